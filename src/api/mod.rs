@@ -59,3 +59,5 @@ pub const VERSION: &str = "v1alpha1";
 pub const APPROVE_DELETIONS: &str = "twinspan.dev/approve-deletions";
 /// Annotation on a ServiceRegistry that lets this cluster raise an epoch that nothing explains: its value.
 pub const APPROVE_EPOCH: &str = "twinspan.dev/approve-epoch";
+/// Annotation on a ServiceRegistry that names the release which is to serve it from now on: its namespace.
+pub const APPROVE_HOLDER: &str = "twinspan.dev/approve-holder";

@@ -29,6 +29,15 @@ pub struct Args {
     /// Connect from here to every address that this cluster exported
     #[arg(long, conflicts_with = "etcd")]
     reach: bool,
+    /// The namespaces that the operator looks at, if it is in namespaced mode, separated by commas
+    #[arg(
+        long,
+        env = "TWINSPAN_WATCH_NAMESPACES",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        conflicts_with = "etcd"
+    )]
+    watch_namespaces: Vec<String>,
     /// The operator's ServiceAccount in its namespace
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
     service_account: String,
@@ -61,6 +70,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         service_account: &args.service_account,
         socket: args.common.socket(),
         registries: &args.registries,
+        watched: &args.watch_namespaces,
     };
     let mut report = told(examine(&request), || format!("the checks of {}", cluster.server)).await;
     if report.asked && args.audit {

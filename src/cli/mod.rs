@@ -3,7 +3,7 @@
 //! - [`common`]: what the commands for people share. [`fail`]: the report of an error. [`waiting`]: the line about a
 //!   wait.
 //! - [`config`]: the choice of the cluster. [`proxy`]: the proxy before it. [`plugin`]: credential plugins.
-//! - [`duration`]: the form of durations. [`revision`]: the version with its commit.
+//! - [`reach`]: what `run` looks at. [`duration`]: the form of durations. [`revision`]: the version with its commit.
 //!
 //! Owns the list of commands, the options that stand before or after each, and the exit code of a wrong command line.
 //! Refuses to know what a command does.
@@ -28,6 +28,7 @@ mod parity;
 mod plan;
 mod plugin;
 mod proxy;
+mod reach;
 mod report;
 mod revision;
 mod run;

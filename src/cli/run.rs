@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::common::SOCKET;
 use super::config::{Access, ConfigError, config};
+use super::reach::{ReachArgs, ReachError};
 use crate::env::Env;
 use crate::operator::{self, Inside, OperatorError, Outside, Settings, StatusPage};
 use crate::page::door::Hosts;
@@ -85,6 +86,8 @@ pub struct Args {
         overrides_with = "audit_interval"
     )]
     audit_interval: Duration,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 /// Where the status page is served.
@@ -135,6 +138,8 @@ fn collector(url: &str) -> Result<String, String> {
 enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     #[error("cannot send traces: {0}; check --otlp-endpoint")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error("cannot listen to signals: {0}")]
@@ -165,6 +170,7 @@ async fn operate(args: Args) -> Result<(), Error> {
     // Watches are read all day: packing them would cost the API server more than the network.
     config.disable_compression = true;
     let settings = Settings {
+        reach: args.reach.reach(&args.namespace, args.dry_run)?,
         namespace: args.namespace,
         leader_elect: args.leader_elect,
         dry_run: args.dry_run,

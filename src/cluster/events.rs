@@ -229,6 +229,8 @@ pub struct Events {
     leadership: Leadership,
     state: Arc<Mutex<State>>,
     added: Arc<Notify>,
+    /// In namespaced mode nothing permits the namespace `default`, where Events about a ServiceRegistry would be.
+    is_namespaced: bool,
 }
 
 /// Publishes the queued Events, one after another: a slow API server delays nothing else.
@@ -240,9 +242,9 @@ pub struct Publisher {
 
 impl Events {
     /// The queue, and its publisher. `replica` is the reporting instance.
-    pub fn new(calls: Calls, env: Env, replica: &str) -> (Self, Publisher) {
+    pub fn new(calls: Calls, env: Env, replica: &str, is_namespaced: bool) -> (Self, Publisher) {
         let leadership = calls.leadership.clone();
-        let events = Self { leadership, state: Arc::default(), added: Arc::default() };
+        let events = Self { leadership, state: Arc::default(), added: Arc::default(), is_namespaced };
         let api = EventApi::new(calls, env, replica);
         (events.clone(), Publisher { events, api })
     }
@@ -261,6 +263,9 @@ impl Events {
     /// Queues an Event if this process may write. A full queue drops it, or for a warning the latest that is none, but
     /// neither the log line nor the metric.
     pub fn publish(&self, about: About, reason: Reason, note: Note) {
+        if self.is_namespaced && matches!(about, About::ServiceRegistry(_)) {
+            return;
+        }
         let mut state = self.state();
         if state.term.is_some() {
             state.add((about.uid(), reason), about, note, Instant::now(), 0);

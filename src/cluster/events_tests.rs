@@ -41,7 +41,7 @@ fn bench() -> Bench {
     leadership.acquired();
     let noon = Timestamp::from_second(1_767_268_800).unwrap();
     let env = Env::started_at(|| noon, || 0.5);
-    let (events, publisher) = Events::new(Calls::new(api.client(), leadership.clone()), env, "a");
+    let (events, publisher) = Events::new(Calls::new(api.client(), leadership.clone()), env, "a", false);
     tokio::spawn(publisher.run(stop.clone()));
     Bench { api, leadership, events, stop }
 }

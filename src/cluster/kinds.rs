@@ -26,13 +26,13 @@ use crate::api::{RegisteredService, ServiceRegistry, Stored, Unreadable};
 /// The effect of a kind on the view. `put` and `remove` return the events to send.
 pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
-    fn list_begins(_view: &mut ClusterView) {}
+    fn list_begins(_view: &mut ClusterView, _part: &str) {}
     /// The objects that a complete list names if they still exist.
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
     /// A list of this version is complete, or the watch has told everything up to it.
-    fn set_told(_view: &mut ClusterView, _version: &str) {}
+    fn set_told(_view: &mut ClusterView, _part: &str, _version: &str) {}
     /// Whether the answer to a write of ours was newer.
     fn is_outdated(_view: &ClusterView, _key: &ObjectKey, _object: &Self) -> bool {
         false
@@ -47,10 +47,19 @@ impl Watched for Stored<RegisteredService> {
     const KIND: Kind = Kind::RegisteredService;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.registered_services.keys().cloned().collect()
+        view.registered_services.keys().chain(&view.served_elsewhere).cloned().collect()
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
+        // Nobody knows which registry one means whose names cannot be read.
+        let has_names = unreadable.as_ref().is_none_or(|unreadable| unreadable.has_read(RegisteredService::NAMES));
+        if has_names && !view.reach().serves(&object.spec.registry_ref.name) {
+            let was_served = view.registered_services.contains_key(&key);
+            let events = if was_served { Self::remove(view, &key) } else { Vec::new() };
+            view.served_elsewhere.insert(key);
+            return events;
+        }
+        view.served_elsewhere.remove(&key);
         object.metadata.managed_fields = None;
         let known = view.registered_services.get(&key);
         let refused = refuse(&mut view.unreadable_services, &key, unreadable, Self::KIND);
@@ -89,6 +98,7 @@ impl Watched for Stored<RegisteredService> {
         view.index.remove(key);
         view.registered_services.remove(key);
         view.unreadable_services.remove(key);
+        view.served_elsewhere.remove(key);
         affected.insert(key.clone());
         names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
@@ -147,11 +157,17 @@ impl Watched for Stored<ServiceRegistry> {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
+        if !view.reach().serves(&key.name) {
+            return Vec::new();
+        }
         object.metadata.managed_fields = None;
         let known = view.service_registries.get(&key.name);
         let refused = refuse(&mut view.unreadable_registries, &key.name, unreadable, Self::KIND);
-        // An epoch at which the leader stops writing also stops its successor.
-        let in_use = |object: &ServiceRegistry| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        // An epoch at which the leader stops writing also stops its successor, and so does another release.
+        let in_use = |object: &ServiceRegistry| {
+            let status = object.status.as_ref();
+            status.map(|status| (status.epoch_in_use.clone(), status.holder.clone())).unwrap_or_default()
+        };
         let same = known.filter(|known| {
             !refused && is_same(known.as_ref(), &object, |o| &o.spec) && in_use(known) == in_use(&object)
         });
@@ -240,12 +256,12 @@ impl Watched for EndpointSlice {
         view.slices.listable()
     }
 
-    fn list_begins(view: &mut ClusterView) {
-        view.slices.list_begins();
+    fn list_begins(view: &mut ClusterView, part: &str) {
+        view.slices.list_begins(part);
     }
 
-    fn set_told(view: &mut ClusterView, version: &str) {
-        view.slices.set_told(version);
+    fn set_told(view: &mut ClusterView, part: &str, version: &str) {
+        view.slices.set_told(part, version);
     }
 
     fn is_outdated(view: &ClusterView, key: &ObjectKey, object: &Self) -> bool {

@@ -2,6 +2,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::*;
+use crate::cluster::reach::Reach;
 
 fn put<K: Watched>(view: &mut ClusterView, object: serde_json::Value) -> Vec<ClusterEvent> {
     let object: K = serde_json::from_value(object).unwrap();
@@ -144,4 +145,50 @@ fn a_pod_with_a_closed_gate_and_a_service_that_selects_others_are_told() {
     labelled["metadata"]["labels"] = json!({"a": "b"});
     assert!(!put::<Service>(&mut view, labelled).contains(&selects));
     assert!(Service::remove(&mut view, &ObjectKey::new("shop", "s")).contains(&selects));
+}
+
+/// Namespaced mode, or one of several releases.
+fn serving(registries: &[&str]) -> ClusterView {
+    let registries = registries.iter().map(ToString::to_string).collect();
+    let mut view = ClusterView::default();
+    view.set_reach(Reach { registries, ..Reach::default() });
+    view
+}
+
+#[test]
+fn what_another_release_serves_is_not_looked_at_and_its_slices_are_no_strays() {
+    let mut view = serving(&["main"]);
+    let registry = |name: &str| json!({"metadata": {"name": name}, "spec": {"etcd": {"endpoints": []}, "format": "Kitex", "allowed": []}});
+    put::<Stored<ServiceRegistry>>(&mut view, registry("main"));
+    assert!(put::<Stored<ServiceRegistry>>(&mut view, registry("other")).is_empty());
+    assert_eq!(view.service_registries.keys().collect::<Vec<_>>(), ["main"]);
+
+    let echo = ServiceKey::new("shop", "echo");
+    let object = |registry: &str| json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "u"}, "spec": {"registryRef": {"name": registry}}});
+    let slice = |version: &str| {
+        json!({"metadata": {"name": "echo-twinspan-1", "namespace": "shop", "resourceVersion": version,
+            "labels": {"endpointslice.kubernetes.io/managed-by": "twinspan.dev", "kubernetes.io/service-name": "echo"},
+            "ownerReferences": [{"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "echo", "uid": "u"}]},
+            "addressType": "IPv4", "endpoints": [], "ports": []})
+    };
+    let strays =
+        |events: Vec<ClusterEvent>| events.contains(&ClusterEvent::RegisteredService(ServiceKey::new("shop", "echo")));
+    assert!(put::<Stored<RegisteredService>>(&mut view, object("other")).is_empty());
+    assert!(view.registered_services.is_empty() && view.served_elsewhere.contains(&echo));
+    assert!(!strays(put::<EndpointSlice>(&mut view, slice("1"))), "its owner is known, if not looked at");
+    assert!(Stored::<RegisteredService>::known(&view).contains(&echo), "a list tells when it is gone");
+
+    // It moves to a registry of ours, and away again: then it is gone for us, and its slices are the other release's.
+    assert!(
+        put::<Stored<RegisteredService>>(&mut view, object("main"))
+            .contains(&ClusterEvent::RegisteredService(echo.clone()))
+    );
+    assert!(view.served_elsewhere.is_empty() && view.registered_services.contains_key(&echo));
+    assert!(
+        put::<Stored<RegisteredService>>(&mut view, object("other"))
+            .contains(&ClusterEvent::RegisteredService(echo.clone()))
+    );
+    assert!(view.index.of_uid("u").is_none() && !strays(put::<EndpointSlice>(&mut view, slice("2"))));
+    Stored::<RegisteredService>::remove(&mut view, &echo);
+    assert!(strays(put::<EndpointSlice>(&mut view, slice("3"))), "nobody's");
 }

@@ -5,7 +5,8 @@
 //!   `outer`: the addresses outside the pods that lead to a namespace.
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
 //!   of most indexes.
-//! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
+//! - [`watch`]: keeps the view true; [`kind`]: the kinds; [`kinds`]: the effect of each on it; [`watching`]: what was listed and heard of.
+//! - [`reach`]: the part of the cluster that is looked at, and the ServiceRegistries that are served.
 //! - [`convert`]: API objects ↔ the model's nouns; `readiness_gate`: that of a pod.
 //! - [`writer`]: slices and Services, each under the claim to lead.
 //! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch;
@@ -31,11 +32,13 @@ pub mod fake_api;
 pub mod groups;
 pub mod index;
 pub mod interest;
+pub mod kind;
 pub mod kinds;
 pub mod networks;
 mod outer;
 mod pace;
 pub mod pods;
+pub mod reach;
 mod readiness_gate;
 pub mod services;
 pub mod slices;
@@ -48,6 +51,7 @@ mod status_writer_tests;
 mod turns;
 pub mod view;
 pub mod watch;
+pub mod watching;
 pub mod writer;
 
 pub use error::ClusterError;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use twinspan_core::model::{Cidr, NodeView, Nodes};
 use twinspan_core::plan::trust;
 
+use super::reach::Limits;
+
 /// First and last address of a network.
 pub type Range = (IpAddr, IpAddr);
 
@@ -87,6 +89,18 @@ impl Networks {
 
     pub fn service_cidr_names(&self) -> impl Iterator<Item = &String> {
         self.service_cidrs.keys()
+    }
+
+    /// Sets the networks that an administrator names where Nodes and ServiceCIDRs cannot be listed. Where none is named
+    /// of a family, any of its addresses may be that of a pod.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        let trust = Arc::make_mut(&mut self.trust);
+        let has = |v4: bool| networks(&limits.pod_cidrs).any(|net| net.range().0.is_ipv4() == v4);
+        let families = [(true, "0.0.0.0/0"), (false, "::/0")].into_iter().filter(|(v4, _)| !has(*v4));
+        families.filter_map(|(_, all)| Cidr::parse(all)).for_each(|net| trust.pod_cidrs.add(net));
+        networks(&limits.pod_cidrs).for_each(|net| trust.pod_cidrs.add(net));
+        networks(&limits.service_cidrs).for_each(|net| trust.service_cidrs.add(net));
+        networks(&limits.node_cidrs).for_each(|net| trust.node_cidrs.add(net));
     }
 
     /// `None` removes the Node. Returns the affected ranges: none where only its readiness changed.
@@ -206,6 +220,21 @@ mod tests {
         assert_eq!(networks.work, 10_000, "two for each Node");
         let trust = networks.trust();
         assert_eq!((trust.node_addresses.len(), trust.pod_cidrs.ranges().count()), (5_000, 5_000));
+    }
+
+    #[test]
+    fn networks_that_an_administrator_names_count_and_a_family_without_any_is_all_pods() {
+        let mut networks = Networks::default();
+        networks.set_limits(&Limits {
+            pod_cidrs: vec!["10.244.0.0/16".into()],
+            service_cidrs: vec!["10.96.0.0/12".into()],
+            node_cidrs: vec!["192.0.2.0/24".into()],
+            ..Limits::default()
+        });
+        let (trust, ip) = (networks.trust(), |text: &str| text.parse::<IpAddr>().unwrap());
+        assert!(trust.pod_cidrs.contains(ip("10.244.7.7")) && !trust.pod_cidrs.contains(ip("198.51.100.1")));
+        assert!(trust.service_cidrs.contains(ip("10.96.0.1")) && trust.node_cidrs.contains(ip("192.0.2.9")));
+        assert!(trust.pod_cidrs.contains(ip("2001:db8::1")), "nobody said which IPv6 addresses pods have");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use twinspan_core::model::{ObjectKey, ServiceKey, Slice};
 
 use super::convert::OthersMetadata;
 use super::groups::Groups;
+use super::reach::WHOLE;
 
 #[derive(Debug, Default)]
 pub struct Slices {
@@ -24,9 +25,9 @@ pub struct Slices {
     writing: BTreeMap<ObjectKey, Writing>,
     /// Slices written since the current list began: the list may lack them.
     written_since_list: BTreeSet<ObjectKey>,
-    /// The resourceVersion up to which a list and the watch after it have told everything; `None` where versions cannot
-    /// be compared.
-    told: Option<u64>,
+    /// The resourceVersion up to which a list and the watch after it have told everything, of each watched part that has
+    /// versions which can be compared.
+    told: BTreeMap<String, u64>,
 }
 
 /// A write of a slice that has not been answered.
@@ -104,26 +105,30 @@ impl Slices {
         }
     }
 
-    /// A list of slices begins.
-    pub fn list_begins(&mut self) {
-        self.written_since_list.clear();
+    /// A list of slices begins, of one namespace or of [`WHOLE`].
+    pub fn list_begins(&mut self, part: &str) {
+        self.written_since_list.retain(|key| part != WHOLE && key.namespace != part);
     }
 
     /// A list of this version is complete, or the watch has told everything up to it.
-    pub fn set_told(&mut self, version: &str) {
-        self.told = version.parse().ok();
+    pub fn set_told(&mut self, part: &str, version: &str) {
+        match version.parse() {
+            Ok(version) => drop(self.told.insert(part.to_owned(), version)),
+            Err(_) => drop(self.told.remove(part)),
+        }
     }
 
     /// Slices that the last complete list names if they still exist.
     pub fn listable(&self) -> BTreeSet<ObjectKey> {
         let lacks = |(key, slice): &(&Arc<ObjectKey>, &Arc<Slice>)| {
-            self.written_since_list.contains(*key) && !self.was_told(&slice.resource_version)
+            self.written_since_list.contains(*key) && !self.was_told(&key.namespace, &slice.resource_version)
         };
         self.by_key.iter().filter(|entry| !lacks(entry)).map(|(key, _)| ObjectKey::clone(key)).collect()
     }
 
-    fn was_told(&self, version: &str) -> bool {
-        self.told.zip(version.parse::<u64>().ok()).is_some_and(|(told, version)| version <= told)
+    fn was_told(&self, namespace: &str, version: &str) -> bool {
+        let told = self.told.get(namespace).or_else(|| self.told.get(WHOLE));
+        told.zip(version.parse::<u64>().ok()).is_some_and(|(told, version)| version <= *told)
     }
 
     /// Whether the answer to our own write is newer than a version that the watch shows, or at which it shows the end
@@ -138,7 +143,7 @@ impl Slices {
     /// have shown that the slice is gone.
     pub fn wrote(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
         let key = ObjectKey::new(namespace, &slice.name);
-        if self.was_told(&slice.resource_version) {
+        if self.was_told(namespace, &slice.resource_version) {
             return Vec::new();
         }
         let services = self.put(namespace, slice);
@@ -261,10 +266,10 @@ mod tests {
     #[test]
     fn an_answer_that_comes_later_than_the_watch_adds_nothing() {
         let mut slices = Slices::default();
-        slices.list_begins();
-        slices.set_told("10");
+        slices.list_begins(WHOLE);
+        slices.set_told(WHOLE, "10");
         // The watch showed the slice at 11, and its end at 12.
-        slices.set_told("12");
+        slices.set_told(WHOLE, "12");
         assert_eq!(slices.wrote("shop", slice("s", "11", Some("echo"), None)), []);
         assert_eq!(slices.of_service(&service("echo")), []);
         assert_eq!(slices.wrote("shop", slice("s", "13", Some("echo"), None)), [service("echo")]);
@@ -273,9 +278,9 @@ mod tests {
     #[test]
     fn a_list_that_was_read_after_the_end_of_a_written_slice_removes_it() {
         let mut slices = Slices::default();
-        slices.list_begins();
+        slices.list_begins(WHOLE);
         slices.wrote("shop", slice("s", "11", Some("echo"), None));
-        slices.set_told("12");
+        slices.set_told(WHOLE, "12");
         assert_eq!(slices.listable(), BTreeSet::from([ObjectKey::new("shop", "s")]));
     }
 
@@ -296,10 +301,10 @@ mod tests {
     fn a_slice_written_while_a_list_was_in_flight_is_not_removed() {
         let mut slices = Slices::default();
         slices.put("shop", slice("old", "1", Some("echo"), None));
-        slices.list_begins();
+        slices.list_begins(WHOLE);
         slices.wrote("shop", slice("new", "2", Some("echo"), None));
         assert_eq!(slices.listable(), BTreeSet::from([ObjectKey::new("shop", "old")]));
-        slices.list_begins();
+        slices.list_begins(WHOLE);
         assert_eq!(slices.listable().len(), 2, "the next list has both");
     }
 }

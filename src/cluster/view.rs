@@ -16,59 +16,17 @@ use super::convert::{NamespaceView, SecretView};
 use super::index::Index;
 use super::networks::{Networks, Range};
 use super::pods::Pods;
+use super::reach::{Holding, Reach};
 use super::services::Services;
 use super::slices::Slices;
 use super::status_queue::Object;
+use super::watching::Watching;
 use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
 
-/// Time without a sign of life after which a kind counts as silent. A quiet watch is opened anew every minute, so a
-/// connection that was cut silently shows before.
-pub const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(90);
+pub use super::kind::{Kind, SILENT_AFTER};
 
 /// The namespace whose UID names the cluster.
 pub const KUBE_SYSTEM: &str = "kube-system";
-
-/// The kinds that are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    RegisteredService,
-    ServiceRegistry,
-    Service,
-    EndpointSlice,
-    Namespace,
-    Secret,
-    Pod,
-    Node,
-    ServiceCidr,
-}
-
-impl Kind {
-    pub const ALL: [Self; 9] = [
-        Self::RegisteredService,
-        Self::ServiceRegistry,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::Namespace,
-        Self::Secret,
-        Self::Pod,
-        Self::Node,
-        Self::ServiceCidr,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RegisteredService => "RegisteredService",
-            Self::ServiceRegistry => "ServiceRegistry",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::Namespace => "Namespace",
-            Self::Secret => "Secret",
-            Self::Pod => "Pod",
-            Self::Node => "Node",
-            Self::ServiceCidr => "ServiceCIDR",
-        }
-    }
-}
 
 /// A change in the cluster that a controller has to process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +74,8 @@ pub enum ClusterEvent {
 
 #[derive(Debug, Default)]
 pub struct ClusterView {
-    synced: BTreeSet<Kind>,
+    reach: Reach,
+    pub watching: Watching,
     /// Every RegisteredService; a stand-in for one that this version cannot read.
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     /// Every ServiceRegistry; a stand-in for one that this version cannot read.
@@ -127,18 +86,14 @@ pub struct ClusterView {
     pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
     /// ServiceRegistries that a re-list did not name: nobody saw how they went.
     pub vanished_registries: BTreeSet<String>,
+    /// RegisteredServices of ServiceRegistries that this release does not serve: what they own is none of its business.
+    pub served_elsewhere: BTreeSet<ServiceKey>,
     pub services: Services,
     /// The ClusterIPs of all Services: ServiceCIDRs may be wrong, or not served.
     pub cluster_ips: BTreeSet<IpAddr>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
     /// Secrets of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
-    /// When each kind was heard of last.
-    heard_at: BTreeMap<Kind, Timestamp>,
-    /// Whether a kind that was silent was heard of since somebody asked.
-    silence_ended: bool,
-    /// Kinds whose watch broke and was not opened since.
-    broken_watches: BTreeSet<Kind>,
     /// Counts the changes of objects that discovery reads, so that a slice that changes costs it nothing.
     pub discoverable: u64,
     /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
@@ -150,55 +105,43 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    /// The kinds that have not been listed completely yet.
-    pub fn unsynced(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| !self.synced.contains(kind)).collect()
+    /// Limits the view to a reach, before anything is listed.
+    pub fn set_reach(&mut self, reach: Reach) {
+        self.watching = Watching::within(&reach);
+        if let Some(limits) = &reach.limits {
+            self.networks.set_limits(limits);
+        }
+        self.reach = reach;
     }
 
-    /// A kind was listed completely. Returns true the first time.
-    pub fn set_synced(&mut self, kind: Kind) -> bool {
-        self.synced.insert(kind)
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// The kinds that have not been listed completely yet.
+    pub fn unsynced(&self) -> Vec<Kind> {
+        Kind::ALL.into_iter().filter(|kind| !self.watching.is_listed(*kind)).collect()
     }
 
     /// Whether these kinds were listed completely.
     pub fn has_listed(&self, kinds: &[Kind]) -> bool {
-        kinds.iter().all(|kind| self.synced.contains(kind))
-    }
-
-    /// A kind was heard of: an object, a bookmark, a page of a list, or a watch that was opened.
-    pub fn heard(&mut self, kind: Kind, now: Timestamp) {
-        self.silence_ended |= self.is_silent(kind, now);
-        self.heard_at.insert(kind, now);
+        kinds.iter().all(|kind| self.watching.is_listed(*kind))
     }
 
     /// Whether a silence ended since the last call. A pass may have met it, however short it was, and kept what it
     /// would have deleted.
     pub fn take_silence_ended(&mut self) -> bool {
-        std::mem::take(&mut self.silence_ended)
+        self.watching.take_silence_ended()
     }
 
     /// The time since a kind was heard of; `None` before its watch begins.
     pub fn unheard_for(&self, kind: Kind, now: Timestamp) -> Option<SignedDuration> {
-        self.heard_at.get(&kind).map(|at| now.duration_since(*at).max(SignedDuration::ZERO))
+        self.watching.unheard_for(kind, now)
     }
 
     /// Kinds that were not heard of for [`SILENT_AFTER`].
     pub fn silent(&self, now: Timestamp) -> BTreeSet<Kind> {
-        Kind::ALL.into_iter().filter(|kind| self.is_silent(*kind, now)).collect()
-    }
-
-    fn is_silent(&self, kind: Kind, now: Timestamp) -> bool {
-        self.unheard_for(kind, now).is_some_and(|since| since >= SILENT_AFTER)
-    }
-
-    /// The watch of a kind broke, or a re-list replaces it.
-    pub fn watch_broken(&mut self, kind: Kind) {
-        self.broken_watches.insert(kind);
-    }
-
-    /// The watch of a kind was opened.
-    pub fn watch_opened(&mut self, kind: Kind) {
-        self.broken_watches.remove(&kind);
+        self.watching.silent(now)
     }
 
     /// True if the pod at this address vanished in a re-list, or the pod watch is broken. A slice change then proves
@@ -206,7 +149,7 @@ impl ClusterView {
     pub fn end_is_unseen(&self, ip: IpAddr) -> bool {
         match self.pods.at(ip).next() {
             None => self.pods.ended_unseen(ip),
-            Some(_) => self.broken_watches.contains(&Kind::Pod),
+            Some(pod) => self.watching.is_broken(Kind::Pod, &pod.namespace),
         }
     }
 
@@ -234,7 +177,17 @@ impl ClusterView {
     pub fn stray(&self, namespace: &str, slice: &Slice) -> Option<ServiceKey> {
         let keeper = slice.keeper.as_ref().filter(|_| slice.is_ours())?;
         let owned = slice.owner_uid.as_ref().is_some_and(|uid| self.index.of_uid(uid).is_some());
-        (!owned).then(|| ServiceKey::new(namespace, keeper))
+        let key = ServiceKey::new(namespace, keeper);
+        (!owned && !self.served_elsewhere.contains(&key)).then_some(key)
+    }
+
+    /// The release that has the ServiceRegistry of a RegisteredService, if it is another one.
+    pub fn held_elsewhere(&self, object: &RegisteredService) -> Option<String> {
+        let registry = self.service_registries.get(&object.spec.registry_ref.name)?;
+        match self.reach.holding(registry) {
+            Holding::Another(release) => Some(release),
+            Holding::Ours | Holding::Unclaimed => None,
+        }
     }
 
     /// RegisteredServices of which not even the names can be read: whatever changes in the namespace concerns them.
@@ -243,9 +196,13 @@ impl ClusterView {
         here.cloned().collect()
     }
 
-    /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.
-    pub fn cluster_uid(&self) -> Option<&str> {
-        self.namespaces.get(KUBE_SYSTEM).map(|namespace| namespace.uid.as_str())
+    /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster, or in namespaced mode the
+    /// release's own.
+    pub fn cluster_id(&self) -> Option<&str> {
+        match &self.reach.limits {
+            Some(limits) => Some(limits.cluster_id.as_str()),
+            None => self.namespaces.get(KUBE_SYSTEM).map(|namespace| namespace.uid.as_str()),
+        }
     }
 
     /// A re-list changed a Service or its slices: the changes in between were not observed.
@@ -267,6 +224,26 @@ impl ClusterView {
         let slices = self.slices.of_service(&api_server_service());
         let endpoints = slices.iter().filter(|slice| !slice.is_ours()).flat_map(|slice| &slice.endpoints);
         self.networks.set_api_servers(endpoints.filter_map(|e| e.address.ip()).collect())
+    }
+}
+
+/// What tests say of a kind as a whole.
+#[cfg(test)]
+impl ClusterView {
+    pub fn set_synced(&mut self, kind: Kind) -> bool {
+        self.watching.set_listed(kind, super::reach::WHOLE)
+    }
+
+    pub fn heard(&mut self, kind: Kind, now: Timestamp) {
+        self.watching.heard(kind, super::reach::WHOLE, now);
+    }
+
+    pub fn watch_broken(&mut self, kind: Kind) {
+        self.watching.set_broken(kind, super::reach::WHOLE, true);
+    }
+
+    pub fn watch_opened(&mut self, kind: Kind) {
+        self.watching.set_broken(kind, super::reach::WHOLE, false);
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -25,6 +26,7 @@ use twinspan_core::model::ObjectKey;
 
 use super::client::WATCH_SECONDS;
 use super::kinds::Watched;
+use super::reach::WHOLE;
 use super::view::{ClusterEvent, ClusterView, Kind, SILENT_AFTER};
 use crate::api::{RegisteredService, ServiceRegistry, Stored};
 use crate::causes::of_kube;
@@ -65,19 +67,17 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts a watch for each kind.
+    /// Starts the watches of each kind: one, or in namespaced mode one for each namespace.
     pub fn start(&self, client: &Client, operator_namespace: &str) {
-        let now = self.env.now();
-        Kind::ALL.into_iter().for_each(|kind| self.view().heard(kind, now));
-        self.follow::<Stored<RegisteredService>>(Api::all(client.clone()));
-        self.follow::<Stored<ServiceRegistry>>(Api::all(client.clone()));
-        self.follow::<Service>(Api::all(client.clone()));
-        self.follow::<EndpointSlice>(Api::all(client.clone()));
-        self.follow::<Namespace>(Api::all(client.clone()));
-        self.follow::<Secret>(Api::namespaced(client.clone(), operator_namespace));
-        self.follow::<Pod>(Api::all(client.clone()));
-        self.follow::<Node>(Api::all(client.clone()));
-        self.follow::<ServiceCIDR>(Api::all(client.clone()));
+        self.follow_namespaced::<Stored<RegisteredService>>(client);
+        self.follow_namespaced::<Service>(client);
+        self.follow_namespaced::<EndpointSlice>(client);
+        self.follow_namespaced::<Pod>(client);
+        self.follow_cluster::<Stored<ServiceRegistry>>(client);
+        self.follow_cluster::<Namespace>(client);
+        self.follow_cluster::<Node>(client);
+        self.follow_cluster::<ServiceCIDR>(client);
+        self.follow::<Secret>(Api::namespaced(client.clone(), operator_namespace), WHOLE.to_owned());
         let watches = self.clone();
         self.tasks.spawn("silent watches", async move {
             tokio::select! {
@@ -88,8 +88,23 @@ impl Watches {
         });
     }
 
-    fn follow<K: Watched>(&self, api: Api<K>) {
-        let watch = Watch::new(api, self.clone());
+    fn follow_namespaced<K: Watched + Resource<Scope = NamespaceResourceScope>>(&self, client: &Client) {
+        let parts = self.view().reach().parts(K::KIND);
+        for part in parts {
+            let api = if part == WHOLE { Api::all(client.clone()) } else { Api::namespaced(client.clone(), &part) };
+            self.follow::<K>(api, part);
+        }
+    }
+
+    /// A part of a kind without namespaces is one object, by its name.
+    fn follow_cluster<K: Watched>(&self, client: &Client) {
+        let parts = self.view().reach().parts(K::KIND);
+        parts.into_iter().for_each(|part| self.follow::<K>(Api::all(client.clone()), part));
+    }
+
+    fn follow<K: Watched>(&self, api: Api<K>, part: String) {
+        self.view().watching.heard(K::KIND, &part, self.env.now());
+        let watch = Watch::new(api, part, self.clone());
         let stop = self.stop.clone();
         self.tasks.spawn(K::KIND.as_str(), async move {
             tokio::select! {
@@ -174,6 +189,8 @@ impl From<kube::Error> for WatchError {
 /// The watch of one kind.
 struct Watch<K> {
     api: Api<K>,
+    /// The part of the kind that it tells of.
+    part: String,
     watches: Watches,
     /// The version from which the watch goes on; `None` before a complete list.
     version: Option<String>,
@@ -184,8 +201,26 @@ struct Watch<K> {
 }
 
 impl<K: Watched> Watch<K> {
-    fn new(api: Api<K>, watches: Watches) -> Self {
-        Self { api, watches, version: None, failures: 0, warned: None, told: false }
+    fn new(api: Api<K>, part: String, watches: Watches) -> Self {
+        Self { api, part, watches, version: None, failures: 0, warned: None, told: false }
+    }
+
+    /// The one object of a part, where the kind has no namespaces.
+    fn fields(&self) -> Option<String> {
+        (K::KIND == Kind::Namespace && self.part != WHOLE).then(|| format!("metadata.name={}", self.part))
+    }
+
+    /// Whether an object is in the part.
+    fn has(&self, key: &ObjectKey) -> bool {
+        let part = if K::KIND == Kind::Namespace { &key.name } else { &key.namespace };
+        self.part == WHOLE || *part == self.part
+    }
+
+    /// In namespaced mode, a namespace that is not there has no objects and no Role either: nothing of it is unknown,
+    /// and the others do not wait for it.
+    fn is_of_no_namespace(&self) -> bool {
+        let view = self.watches.view();
+        self.part != WHOLE && view.has_listed(&[Kind::Namespace]) && !view.namespaces.contains_key(&self.part)
     }
 
     async fn repeat(mut self) {
@@ -206,7 +241,11 @@ impl<K: Watched> Watch<K> {
     }
 
     fn failed(&mut self, error: &WatchError) {
-        self.watches.view().watch_broken(K::KIND);
+        if matches!(error, WatchError::Forbidden(_)) && self.is_of_no_namespace() {
+            self.watches.view().watching.heard(K::KIND, &self.part, self.watches.env.now());
+            self.complete(&BTreeSet::new());
+        }
+        self.watches.view().watching.set_broken(K::KIND, &self.part, true);
         let (kind, server) = (K::KIND.as_str(), &self.watches.server);
         if matches!(error, WatchError::Expired) || self.warned.is_some_and(|at| at.elapsed() < TELL) {
             debug!(kind, server, %error, "cannot watch; trying again");
@@ -234,10 +273,11 @@ impl<K: Watched> Watch<K> {
     async fn list(&self) -> Result<String, WatchError> {
         {
             let mut view = self.watches.view();
-            view.watch_broken(K::KIND);
-            K::list_begins(&mut view);
+            view.watching.set_broken(K::KIND, &self.part, true);
+            K::list_begins(&mut view, &self.part);
         }
         let (mut listed, mut params) = (BTreeSet::new(), ListParams::default().limit(PAGE_SIZE));
+        params.field_selector = self.fields();
         let mut page = self.fetch(&params).await?;
         loop {
             let (objects, meta) = (page.items, page.metadata);
@@ -245,7 +285,8 @@ impl<K: Watched> Watch<K> {
                 let version = meta.resource_version.filter(|version| !version.is_empty());
                 let version = version.ok_or(WatchError::NoVersion)?;
                 self.page(objects, &mut listed);
-                self.listed(&listed, &version);
+                K::set_told(&mut self.watches.view(), &self.part, &version);
+                self.complete(&listed);
                 return Ok(version);
             };
             params.continue_token = Some(token);
@@ -263,7 +304,7 @@ impl<K: Watched> Watch<K> {
     fn page(&self, objects: Vec<K>, listed: &mut BTreeSet<ObjectKey>) {
         let mut affected = Vec::new();
         let mut view = self.watches.view();
-        view.heard(K::KIND, self.watches.env.now());
+        view.watching.heard(K::KIND, &self.part, self.watches.env.now());
         for object in objects {
             let key = key(&object);
             listed.insert(key.clone());
@@ -275,14 +316,15 @@ impl<K: Watched> Watch<K> {
         self.watches.send(affected);
     }
 
-    fn listed(&self, listed: &BTreeSet<ObjectKey>, version: &str) {
+    /// The part has these objects and no others.
+    fn complete(&self, listed: &BTreeSet<ObjectKey>) {
         let mut view = self.watches.view();
-        K::set_told(&mut view, version);
-        let vanished: Vec<ObjectKey> = K::known(&view).difference(listed).cloned().collect();
+        let known = K::known(&view);
+        let vanished: Vec<ObjectKey> = known.difference(listed).filter(|key| self.has(key)).cloned().collect();
         debug!(kind = K::KIND.as_str(), objects = listed.len(), vanished = vanished.len(), "listed");
         let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(&mut view, key)).collect();
         learnt_by_list(&mut view, &affected);
-        if view.set_synced(K::KIND) {
+        if view.watching.set_listed(K::KIND, &self.part) {
             affected.push(ClusterEvent::Synced(K::KIND));
         }
         drop(view);
@@ -291,7 +333,8 @@ impl<K: Watched> Watch<K> {
 
     /// Watches until the server ends the watch, as it was asked to.
     async fn watch(&mut self, version: &mut String) -> Result<(), WatchError> {
-        let params = WatchParams::default().timeout(WATCH_SECONDS);
+        let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+        params.field_selector = self.fields();
         let opening = timeout(OPEN, self.api.watch(&params, version)).await;
         let mut stream =
             pin!(opening.map_err(|_| WatchError::Timeout { what: "the opening of a watch", limit: OPEN })??);
@@ -308,8 +351,8 @@ impl<K: Watched> Watch<K> {
     fn opened(&mut self) {
         {
             let mut view = self.watches.view();
-            view.heard(K::KIND, self.watches.env.now());
-            view.watch_opened(K::KIND);
+            view.watching.heard(K::KIND, &self.part, self.watches.env.now());
+            view.watching.set_broken(K::KIND, &self.part, false);
         }
         if std::mem::take(&mut self.told) {
             info!(kind = K::KIND.as_str(), server = self.watches.server, "watching again");
@@ -318,13 +361,13 @@ impl<K: Watched> Watch<K> {
 
     fn event(&self, event: WatchEvent<K>, version: &mut String) -> Result<(), WatchError> {
         let mut view = self.watches.view();
-        view.heard(K::KIND, self.watches.env.now());
+        view.watching.heard(K::KIND, &self.part, self.watches.env.now());
         let affected = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 *version = version_of(&object)?;
                 let key = key(&object);
                 let outdated = K::is_outdated(&view, &key, &object);
-                K::set_told(&mut view, version);
+                K::set_told(&mut view, &self.part, version);
                 if outdated { Vec::new() } else { K::put(&mut view, key, object) }
             }
             // Its version is that of the deletion (`etcd3/watcher.go` of k8s.io/apiserver).
@@ -332,7 +375,7 @@ impl<K: Watched> Watch<K> {
                 *version = version_of(&object)?;
                 let key = key(&object);
                 let outdated = K::is_outdated(&view, &key, &object);
-                K::set_told(&mut view, version);
+                K::set_told(&mut view, &self.part, version);
                 if outdated { Vec::new() } else { K::remove(&mut view, &key) }
             }
             WatchEvent::Bookmark(bookmark) => {

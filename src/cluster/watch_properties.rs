@@ -146,7 +146,7 @@ impl<K: Told> Story<K> {
     fn new(api: Api<K>) -> Self {
         let (watches, _) = watches();
         Self {
-            watch: Watch::new(api, watches),
+            watch: Watch::new(api, WHOLE.to_owned(), watches),
             log: Vec::new(),
             told: 0,
             answers: VecDeque::new(),
@@ -241,7 +241,7 @@ impl<K: Told> Story<K> {
     fn list(&mut self) {
         match self.list {
             None => {
-                K::list_begins(&mut self.watch.watches.view());
+                K::list_begins(&mut self.watch.watches.view(), WHOLE);
                 self.list = Some(None);
             }
             Some(None) => self.list = Some(Some(self.log.len())),
@@ -250,7 +250,8 @@ impl<K: Told> Story<K> {
                 let version = commits.checked_sub(1).map_or(9, |last| self.log[last].0);
                 let mut listed = BTreeSet::new();
                 self.watch.page(objects, &mut listed);
-                self.watch.listed(&listed, &version.to_string());
+                K::set_told(&mut self.watch.watches.view(), WHOLE, &version.to_string());
+                self.watch.complete(&listed);
                 (self.list, self.told) = (None, commits);
                 self.tell_all(version);
             }

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use twinspan_core::model::ServiceKey;
 
 use super::*;
+use crate::cluster::convert;
+use crate::cluster::reach::{Limits, Reach};
 
 #[path = "watch_properties.rs"]
 mod properties;
@@ -62,8 +64,9 @@ impl Server {
         let (code, body) = match answer {
             Answer::Json(body) => (200, Body::from(body.to_string())),
             Answer::Refused(code) => {
-                let status =
-                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "code": code});
+                let reason = if code == 403 { "Forbidden" } else { "ServiceUnavailable" };
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no",
+                    "reason": reason, "code": code});
                 (code, Body::from(status.to_string()))
             }
             Answer::Nothing => return std::future::pending().await,
@@ -71,6 +74,11 @@ impl Server {
             Answer::Silent(events) => (200, Body::from_stream(lines(events).chain(stream::pending()))),
         };
         Response::builder().status(code).body(body).unwrap()
+    }
+
+    /// The URIs of the requests so far.
+    fn queries(&self) -> Vec<String> {
+        self.0.lock().unwrap().requests.iter().map(|(_, uri)| uri.clone()).collect()
     }
 
     /// The requests so far: seconds since the start, and whether each is a watch, from which version.
@@ -117,7 +125,7 @@ fn watch<K: Watched>(api: impl FnOnce(Client) -> Api<K>, answers: impl IntoItera
     let (watches, events) = watches();
     let server = Server::new(answers);
     watches.view().heard(K::KIND, watches.env.now());
-    watches.follow(api(server.client()));
+    watches.follow(api(server.client()), WHOLE.to_owned());
     Bench { server, watches, events, start: Instant::now() }
 }
 
@@ -281,4 +289,62 @@ async fn a_silence_between_two_looks_is_told_once_it_has_ended() {
     bench.after(101).await;
     assert_eq!(bench.events(), [], "once");
     listening.abort();
+}
+
+/// Watches of two namespaces, in a view that knows which namespaces there are.
+fn watches_of(namespaces: &[&str], there: &[&str]) -> (Watches, mpsc::UnboundedReceiver<ClusterEvent>) {
+    let (watches, events) = watches();
+    {
+        let mut view = watches.view();
+        let namespaces = namespaces.iter().map(ToString::to_string).collect();
+        view.set_reach(Reach { limits: Some(Limits { namespaces, ..Limits::default() }), ..Reach::default() });
+        for part in view.reach().parts(Kind::Namespace) {
+            view.watching.set_listed(Kind::Namespace, &part);
+        }
+        for name in there {
+            let namespace = convert::namespace(&serde_json::from_value(json!({"metadata": {"name": name}})).unwrap());
+            view.namespaces.insert((*name).to_owned(), Arc::new(namespace));
+        }
+    }
+    (watches, events)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_list_of_one_namespace_ends_nothing_of_another() {
+    let (watches, _events) = watches_of(&["shop", "pay"], &["shop", "pay"]);
+    watches.view().services.put(ServiceKey::new("pay", "b"), convert::service(&Default::default()));
+    watches.view().services.put(ServiceKey::new("shop", "gone"), convert::service(&Default::default()));
+    let server = Server::new([list(7, &[service("a", 1)]), Answer::Silent(vec![])]);
+    watches.follow(Api::<Service>::namespaced(server.client(), "shop"), "shop".to_owned());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let view = watches.view();
+    let known: Vec<String> = view.services.keys().map(ToString::to_string).collect();
+    assert_eq!(known, ["pay/b", "shop/a"]);
+    assert!(!view.has_listed(&[Kind::Service]), "the other one is not listed yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_there_keeps_nobody_waiting_and_one_without_a_role_does() {
+    for (there, complete) in [(&["pay"][..], true), (&["shop", "pay"][..], false)] {
+        let (watches, _events) = watches_of(&["shop", "pay"], there);
+        watches.view().services.put(ServiceKey::new("shop", "a"), convert::service(&Default::default()));
+        watches.view().watching.set_listed(Kind::Service, "pay");
+        let server = Server::new([Answer::Refused(403), Answer::Nothing]);
+        watches.follow(Api::<Service>::namespaced(server.client(), "shop"), "shop".to_owned());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let view = watches.view();
+        assert_eq!(view.has_listed(&[Kind::Service]), complete, "{there:?}");
+        assert_eq!(view.services.get(&ServiceKey::new("shop", "a")).is_none(), complete, "{there:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_watched_by_its_name() {
+    let (watches, _events) = watches_of(&["shop"], &[]);
+    let server = Server::new([list(7, &[]), Answer::Silent(vec![])]);
+    watches.follow(Api::<Namespace>::all(server.client()), "shop".to_owned());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = server.queries();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|query| query.contains("fieldSelector=metadata.name%3Dshop")), "{asked:?}");
 }

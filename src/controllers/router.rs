@@ -196,9 +196,18 @@ impl Router {
         }
     }
 
-    /// The status of a ServiceRegistry that came back as another one waits for those of its RegisteredServices.
+    /// The status of a ServiceRegistry that came back as another one waits for those of its RegisteredServices. Where
+    /// only a status shows which release has it, its session begins once that names this one.
     fn status_written(&self, object: &Object) {
-        let Object::RegisteredService(key) = object else { return };
+        let key = match object {
+            Object::RegisteredService(key) => key,
+            Object::ServiceRegistry(name) => {
+                if self.views.cluster().reach().is_limited() && self.views.registries.get(name).is_none() {
+                    self.send(Command::Reconcile(name.clone()));
+                }
+                return;
+            }
+        };
         let view = self.views.cluster();
         let registry = view.registered_services.get(key).map(|object| object.spec.registry_ref.name.clone());
         drop(view);

@@ -44,7 +44,8 @@ impl Writers {
         let calls = Calls::new(client.clone(), leadership.clone());
         let cluster = ClusterWriter::new(calls.clone(), view.clone(), metrics.clone(), events.clone());
         let statuses = StatusWriter::new(calls.clone(), view.clone(), env.clone(), metrics.clone(), events);
-        let (events, publisher) = Events::new(calls, env.clone(), replica);
+        let is_namespaced = views.cluster().reach().is_limited();
+        let (events, publisher) = Events::new(calls, env.clone(), replica, is_namespaced);
         let (leadership, board) = (leadership.clone(), Board::default());
         (Self { cluster, statuses, events, leadership, metrics, board }, publisher)
     }

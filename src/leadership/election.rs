@@ -5,6 +5,7 @@
 //! has a deadline, so that one silent connection costs one attempt and neither the Lease nor the next election; the
 //! claim begins when the request that won it was sent (`docs/decisions/0030`). Refuses to know what a leader does.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,7 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{LEASE, LEASE_CALL, LEASE_DURATION, Leadership, LeaseHistory, RETRY_PERIOD, VERSION, VERSION_ANNOTATION};
+use super::{
+    LEASE, LEASE_CALL, LEASE_DURATION, Leadership, LeaseHistory, REGISTRIES_ANNOTATION, RETRY_PERIOD, VERSION,
+    VERSION_ANNOTATION,
+};
 use crate::causes::of_kube;
 use crate::env::Env;
 
@@ -58,11 +62,20 @@ pub struct Election {
     observed: Option<(LeaseSpec, Instant)>,
     /// Whether the last attempt failed: a failure is told once.
     failing: bool,
+    /// The ServiceRegistries that this release serves; empty means all.
+    registries: BTreeSet<String>,
 }
 
 impl Election {
     pub fn new(client: Client, namespace: &str, history: LeaseHistory, env: Env) -> Self {
-        Self { api: Api::namespaced(client, namespace), history, env, observed: None, failing: false }
+        let (api, registries) = (Api::namespaced(client, namespace), BTreeSet::new());
+        Self { api, history, env, observed: None, failing: false, registries }
+    }
+
+    /// Tells in the Lease that this release serves only these ServiceRegistries; none means all.
+    #[must_use]
+    pub fn serving(self, registries: &BTreeSet<String>) -> Self {
+        Self { registries: registries.clone(), ..self }
     }
 
     /// Takes part until it is stopped, and then gives the Lease back.
@@ -146,7 +159,7 @@ impl Election {
         let Some(mut lease) = self.api.get_opt(LEASE).await? else {
             let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
             let mut lease = Lease { metadata, spec: Some(self.next(None)) };
-            tell_version(&mut lease);
+            self.annotate(&mut lease);
             let sent = Instant::now();
             return self.written(sent, self.api.create(&PostParams::default(), &lease).await);
         };
@@ -158,7 +171,7 @@ impl Election {
             return Ok(Attempt::HeldByAnother);
         }
         lease.spec = Some(self.next(Some(&spec)));
-        tell_version(&mut lease);
+        self.annotate(&mut lease);
         let sent = Instant::now();
         // A replace fails if another replica changed the Lease since it was read.
         let answer = self.api.replace(LEASE, &PostParams::default(), &lease).await;
@@ -191,6 +204,18 @@ impl Election {
         since.elapsed() >= seconds.map_or(LEASE_DURATION, Duration::from_secs)
     }
 
+    /// Tells people which version leads, and other releases what it serves, with a write that is due anyway.
+    fn annotate(&self, lease: &mut Lease) {
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(VERSION_ANNOTATION.to_owned(), VERSION.to_owned());
+        if self.registries.is_empty() {
+            annotations.remove(REGISTRIES_ANNOTATION);
+        } else {
+            let named: Vec<&str> = self.registries.iter().map(String::as_str).collect();
+            annotations.insert(REGISTRIES_ANNOTATION.to_owned(), named.join(","));
+        }
+    }
+
     fn next(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         next(self.history.identity(), before, self.env.now())
     }
@@ -216,12 +241,6 @@ impl Election {
         let answer = self.api.replace(LEASE, &PostParams::default(), &lease).await;
         Ok(matches!(self.written(Instant::now(), answer)?, Attempt::Won(_)))
     }
-}
-
-/// Tells people which version leads, with a write that is due anyway.
-fn tell_version(lease: &mut Lease) {
-    let annotations = lease.metadata.annotations.get_or_insert_default();
-    annotations.insert(VERSION_ANNOTATION.to_owned(), VERSION.to_owned());
 }
 
 /// A released Lease has none; client-go writes an empty one.

@@ -4,6 +4,8 @@
 //! and would both write. The fence of each registry keeps them apart there, but nothing does in the API server, so the
 //! second release does not start. Refuses to take part in the election.
 
+use std::collections::BTreeSet;
+
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
@@ -12,7 +14,7 @@ use tokio::time::timeout;
 use twinspan_core::Timestamp;
 
 use super::lease_history::LeaseReadError;
-use super::{LEASE, LEASE_CALL, LEASE_DURATION, VERSION_ANNOTATION};
+use super::{LEASE, LEASE_CALL, LEASE_DURATION, REGISTRIES_ANNOTATION, VERSION_ANNOTATION};
 
 /// The state of a Lease, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,20 +25,30 @@ pub struct Holder {
     pub version: Option<String>,
 }
 
-/// The namespace of another release that renewed its Lease recently.
+/// The namespace of another release that renewed its Lease recently and serves one of these ServiceRegistries; none
+/// means all of them.
 ///
 /// # Errors
 /// The Leases could not be read.
 pub async fn another_release(
     client: Client,
     namespace: &str,
+    registries: &BTreeSet<String>,
     now: Timestamp,
 ) -> Result<Option<String>, LeaseReadError> {
     let leases: Api<Lease> = Api::all(client);
     let ours = ListParams::default().fields(&format!("metadata.name={LEASE}"));
     let found = timeout(LEASE_CALL, leases.list(&ours)).await.map_err(|_| LeaseReadError::Timeout)??;
     let others = found.items.into_iter().filter(|lease| lease.metadata.namespace.as_deref() != Some(namespace));
-    Ok(others.filter(|lease| held(lease, now)).find_map(|lease| lease.metadata.namespace))
+    let mut rivals = others.filter(|lease| held(lease, now) && shares(lease, registries));
+    Ok(rivals.find_map(|lease| lease.metadata.namespace))
+}
+
+/// Whether the holder of a Lease serves one of these ServiceRegistries.
+fn shares(lease: &Lease, registries: &BTreeSet<String>) -> bool {
+    let named = lease.metadata.annotations.as_ref().and_then(|all| all.get(REGISTRIES_ANNOTATION));
+    let Some(named) = named.filter(|_| !registries.is_empty()) else { return true };
+    named.split(',').any(|name| registries.contains(name))
 }
 
 /// The present leader in a namespace, if there is one.
@@ -73,6 +85,20 @@ fn held(lease: &Lease, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_share_what_both_serve() {
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<String>>();
+        let lease = |named: Option<&str>| -> Lease {
+            let mut lease = Lease::default();
+            lease.metadata.annotations = named.map(|named| [(REGISTRIES_ANNOTATION.into(), named.into())].into());
+            lease
+        };
+        assert!(shares(&lease(None), &set(&[])) && shares(&lease(None), &set(&["a"])), "one that serves all");
+        assert!(shares(&lease(Some("a,b")), &set(&[])), "we serve all");
+        assert!(shares(&lease(Some("a,b")), &set(&["b", "c"])));
+        assert!(!shares(&lease(Some("a,b")), &set(&["c"])));
+    }
 
     #[test]
     fn a_lease_is_held_if_its_holder_renewed_it_recently() {

@@ -22,6 +22,9 @@ pub use lease_status::{Holder, another_release, holder, leader};
 pub const LEASE: &str = "twinspan";
 /// The annotation of the Lease with the version of its last holder. The holder writes it whenever it writes the Lease.
 pub const VERSION_ANNOTATION: &str = "twinspan.dev/version";
+/// The annotation of the Lease with the ServiceRegistries that its holder serves, separated by commas; absent where it
+/// serves all.
+pub const REGISTRIES_ANNOTATION: &str = "twinspan.dev/registries";
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// client-go's defaults: the duration of a Lease, the time that its holder tries to renew it, and the wait between

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use twinspan_core::model::ServiceKey;
 
+use crate::cluster::reach;
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
 use crate::controllers::discovery;
@@ -51,6 +52,11 @@ pub use inside::Inside;
 pub use outside::Outside;
 pub use status_page::StatusPage;
 
+/// What of the cluster a process looks at and serves: a setting of the operator, which the near side's door obeys.
+pub type Reach = reach::Reach;
+/// The limits of namespaced mode.
+pub type Limits = reach::Limits;
+
 /// Time to release epochs when the process ends.
 const RELEASE: Duration = Duration::from_secs(5);
 
@@ -68,6 +74,8 @@ pub struct Settings {
     pub audit_interval: Duration,
     /// Names this replica in the Lease and in Events.
     pub identity: String,
+    /// What of the cluster this process looks at, and which ServiceRegistries it serves.
+    pub reach: Reach,
 }
 
 impl Settings {
@@ -94,7 +102,7 @@ pub enum OperatorError {
     Drain { address: SocketAddr, source: std::io::Error },
     #[error(
         "another release of Twinspan runs in namespace {0}, and two would write against each other; run one of them, with more replicas \
-         where more are wanted"
+         where more are wanted, or let each serve ServiceRegistries of its own with --registries"
     )]
     AnotherRelease(String),
     #[error("cannot listen at the socket {path}: {source}; check TWINSPAN_SOCKET", path = path.display())]
@@ -119,13 +127,15 @@ pub async fn run(
         operator_namespace = settings.namespace,
         "starting"
     );
-    if settings.elects() {
-        refuse_beside_another_release(&outside.lease, &settings.namespace, &env).await?;
+    // In namespaced mode nothing permits to look at the Leases of others: each ServiceRegistry names its release.
+    if settings.elects() && !settings.reach.is_limited() {
+        refuse_beside_another_release(&outside.lease, &settings, &env).await?;
     }
     // A task that breaks off stops the rest.
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop, &env);
     let (mut views, leadership) = (Views::new(env), settings.leadership());
+    views.cluster().set_reach(settings.reach.clone());
     if settings.rollouts {
         views.gates = Gates::on();
     }
@@ -178,8 +188,9 @@ pub async fn run(
 }
 
 /// Refuses to start beside another release, because both would write.
-async fn refuse_beside_another_release(client: &Client, namespace: &str, env: &Env) -> Result<(), OperatorError> {
-    match leadership::another_release(client.clone(), namespace, env.now()).await {
+async fn refuse_beside_another_release(client: &Client, settings: &Settings, env: &Env) -> Result<(), OperatorError> {
+    let Settings { namespace, reach, .. } = settings;
+    match leadership::another_release(client.clone(), namespace, &reach.registries, env.now()).await {
         Ok(None) => Ok(()),
         Ok(Some(namespace)) => Err(OperatorError::AnotherRelease(namespace)),
         Err(error) => {
@@ -319,6 +330,7 @@ fn lead(
     let (leadership, stop) = (leadership.clone(), stop.clone());
     if settings.elects() {
         let election = Election::new(client.clone(), &settings.namespace, history.clone(), env.clone());
+        let election = election.serving(&settings.reach.registries);
         Box::pin(election.run(leadership, stop))
     } else {
         Box::pin(leadership::lead_alone(leadership, stop))
@@ -355,6 +367,7 @@ mod tests {
                 rollouts: false,
                 audit_interval: Duration::from_secs(600),
                 identity: "me".to_owned(),
+                reach: Reach::default(),
             };
             assert_eq!(settings.elects(), elects, "{settings:?}");
             let leadership = settings.leadership();

@@ -68,10 +68,15 @@ pub async fn session_settings(
     operator_namespace: &str,
     object: &ServiceRegistry,
 ) -> Result<SessionSettings, LookupError> {
-    let mut view = ClusterView::default();
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    if let Some(namespace) = find(&namespaces, "Namespace kube-system", "kube-system").await? {
-        view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
+    let (mut view, mut object) = (ClusterView::default(), object.clone());
+    // Where the operator has served it, its status has the cluster ID, which in namespaced mode nothing else tells.
+    let in_force = object.status.as_ref().and_then(|status| status.cluster_id.clone());
+    object.spec.cluster_id = object.spec.cluster_id.or(in_force);
+    if object.spec.cluster_id.is_none() {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        if let Some(namespace) = find(&namespaces, "Namespace kube-system", "kube-system").await? {
+            view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
+        }
     }
     let etcd = &object.spec.etcd;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), operator_namespace);
@@ -84,7 +89,7 @@ pub async fn session_settings(
         }
     }
     let name = object.metadata.name.clone().unwrap_or_default();
-    settings::session_settings(object, &view).map_err(|rejection| LookupError::Settings(name, rejection.message))
+    settings::session_settings(&object, &view).map_err(|rejection| LookupError::Settings(name, rejection.message))
 }
 
 /// The way to a registry with these settings.

@@ -1,9 +1,17 @@
 {{/*
-Names are fixed. A cluster has one Twinspan: a second release is refused by Helm, which says whose the objects are, before it would be
-refused by the first one's Lease; and every command of the documents can be copied as it stands.
+Names are fixed. A cluster has one Twinspan, but for namespaced mode: a second release is refused by Helm, which says whose the objects
+are, before it would be refused by the first one's Lease; and every command of the documents can be copied as it stands.
 */}}
 {{- define "twinspan.name" -}}
 twinspan
+{{- end }}
+
+{{/*
+Names of objects that belong to no namespace, and of roles in the namespaces of namespaced mode, where several releases live side by
+side: each has the release's namespace in its names.
+*/}}
+{{- define "twinspan.clusterName" -}}
+{{ include "twinspan.name" . }}{{ if .Values.namespaced.enabled }}-{{ .Release.Namespace }}{{ end }}
 {{- end }}
 
 {{- define "twinspan.selectorLabels" -}}
@@ -70,6 +78,26 @@ kuma.io/sidecar-injection: disabled
 linkerd.io/inject: disabled
 consul.hashicorp.com/connect-inject: "false"
 openservicemesh.io/sidecar-injection: disabled
+{{- end }}
+
+{{/* What of the cluster the operator looks at and serves, as variables, so that `kubectl exec … -- twinspan doctor` has them too. */}}
+{{- define "twinspan.reach" -}}
+{{- with .Values.servedRegistries }}
+- name: TWINSPAN_REGISTRIES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- if .Values.namespaced.enabled }}
+- name: TWINSPAN_WATCH_NAMESPACES
+  value: {{ join "," .Values.namespaced.namespaces | quote }}
+- name: TWINSPAN_CLUSTER_ID
+  value: {{ quote .Values.namespaced.clusterID }}
+- name: TWINSPAN_POD_CIDRS
+  value: {{ join "," .Values.namespaced.podCIDRs | quote }}
+- name: TWINSPAN_SERVICE_CIDRS
+  value: {{ join "," .Values.namespaced.serviceCIDRs | quote }}
+- name: TWINSPAN_NODE_CIDRS
+  value: {{ join "," .Values.namespaced.nodeCIDRs | quote }}
+{{- end }}
 {{- end }}
 
 {{/* Where the page listens; empty where the operator's own default, 127.0.0.1:8082, is meant. */}}

@@ -89,6 +89,18 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- fail (printf "extraEnv: %s is the chart's own; other values of the chart set it" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.namespaced -}}
+{{- if .enabled -}}
+{{- range $key := list "namespaces" "clusterID" "podCIDRs" "serviceCIDRs" "nodeCIDRs" -}}
+{{- if not (index $.Values.namespaced $key) -}}
+{{- fail (printf "namespaced.%s: namespaced mode needs it, for Nodes, ServiceCIDRs and other releases cannot be looked at there" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if not $.Values.servedRegistries -}}
+{{- fail "servedRegistries: namespaced mode needs the names of the ServiceRegistries that this release serves; another release serves others" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $_ := .Values.serviceRegistries -}}
 {{- if or (gt (len $name) 253) (not (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" $name)) -}}
 {{- fail (printf "serviceRegistries: %q is no name of an object; use small letters, digits, '-' and '.'" $name) -}}

@@ -22,6 +22,8 @@ pub struct Cluster {
     pub pod_cidrs: CidrSet,
     /// Addresses of every Node.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// Networks of Nodes that this process may not list: no policy allows an address in them.
+    pub node_cidrs: CidrSet,
 }
 
 /// `spec.importPolicy` of a ServiceRegistry.
@@ -60,6 +62,8 @@ impl Trust<'_> {
             Some(Reason::APIServerAddress)
         } else if self.cluster.service_cidrs.contains(ip) || self.services.contains(&ip) {
             Some(Reason::ServiceAddress)
+        } else if self.cluster.node_cidrs.contains(ip) {
+            Some(Reason::NodeAddress)
         } else if self.policy.deny.contains(ip) {
             Some(Reason::DeniedCIDR)
         } else if pod == Some(PodOf::OtherNamespace) {
@@ -93,6 +97,7 @@ mod tests {
             api_servers: [ip("192.0.2.1")].into(),
             pod_cidrs: set(&["10.244.0.0/16"]),
             node_addresses: [ip("192.0.2.10"), ip("192.0.2.11")].into(),
+            node_cidrs: set(&["192.0.2.128/25"]),
         };
         let pods = BTreeMap::from([
             (ip("10.244.0.5"), PodOf::SameNamespace),
@@ -101,11 +106,19 @@ mod tests {
             (ip("198.51.100.7"), PodOf::OtherNamespace),
             (ip("198.51.100.8"), PodOf::SameNamespace),
             (ip("203.0.113.9"), PodOf::SameNamespace),
+            (ip("192.0.2.140"), PodOf::SameNamespace),
         ]);
         let services = BTreeSet::from([ip("198.51.100.99")]);
         let open = Policy::default();
         let strict = Policy {
-            allow: set(&["198.51.100.0/24", "192.0.2.11/32", "10.96.0.0/16", "192.0.2.1/32", "10.244.0.0/16"]),
+            allow: set(&[
+                "198.51.100.0/24",
+                "192.0.2.11/32",
+                "192.0.2.130/32",
+                "10.96.0.0/16",
+                "192.0.2.1/32",
+                "10.244.0.0/16",
+            ]),
             deny: set(&["203.0.113.0/24", "198.51.100.200/32"]),
             pod_cidrs: set(&["10.99.0.0/16"]),
         };
@@ -128,6 +141,9 @@ mod tests {
             // Addresses of Nodes need an explicit permission.
             ("192.0.2.10", Some(Reason::NodeAddress), Some(Reason::NodeAddress)),
             ("192.0.2.11", Some(Reason::NodeAddress), None),
+            // Where Nodes cannot be listed, nothing allows an address of their networks.
+            ("192.0.2.130", Some(Reason::NodeAddress), Some(Reason::NodeAddress)),
+            ("192.0.2.140", Some(Reason::NodeAddress), Some(Reason::NodeAddress)),
             // A denied network wins over an allowed one and over the pod rule.
             ("198.51.100.200", None, Some(Reason::DeniedCIDR)),
             ("203.0.113.9", None, Some(Reason::DeniedCIDR)),

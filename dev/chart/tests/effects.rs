@@ -5,7 +5,8 @@ use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
 /// Turns on everything that is off by default, so that the keys below it can have an effect.
-const ON: [&str; 9] = [
+const ON: [&str; 10] = [
+    "namespaced.enabled",
     "networkPolicy.enabled",
     "metrics.serviceMonitor.enabled",
     "metrics.podMonitor.enabled",
@@ -16,6 +17,11 @@ const ON: [&str; 9] = [
     "page.service.enabled",
     "rollouts.drain.enabled",
 ];
+/// The values that namespaced mode cannot do without.
+const NAMESPACED: &str = concat!(
+    r#"servedRegistries=["main"],namespaced.namespaces=["shop"],namespaced.clusterID="team","#,
+    r#"namespaced.podCIDRs=["10.244.0.0/16"],namespaced.serviceCIDRs=["10.96.0.0/12"],namespaced.nodeCIDRs=["192.168.0.0/24"]"#
+);
 /// The key at the top that only Helm reads.
 const WITHOUT: &str = "enabled";
 
@@ -23,6 +29,8 @@ const WITHOUT: &str = "enabled";
 fn another(path: &str, schema: &Value) -> Value {
     let default = &schema["default"];
     match path {
+        "namespaced.namespaces" => json!(["shop", "pay"]),
+        _ if path.ends_with("CIDRs") => json!(["172.16.0.0/12"]),
         "image.digest" => json!(format!("sha256:{}", "0".repeat(64))),
         "traces.otlpEndpoint" => json!("http://collector:4317"),
         _ if path.ends_with("nterval") && path.starts_with("metrics.") => json!("45s"),
@@ -82,6 +90,7 @@ fn every_key_has_an_effect() {
     let helm = Helm::find().unwrap();
     let on: Vec<String> = ON.iter().map(|path| format!("--set-json={path}=true")).collect();
     let on: Vec<&str> = on.iter().map(String::as_str).collect();
+    let on = [&on[..], &["--set-json", NAMESPACED]].concat();
     let before = helm.template(&on).unwrap();
     for (path, value) in rows {
         let mut other = format!("--set-json={path}={value}");

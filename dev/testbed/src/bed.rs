@@ -105,6 +105,13 @@ impl Bed {
         self.cluster.account(&self.dir, OPERATOR_NAMESPACE, name).await
     }
 
+    /// The kubeconfig of a ServiceAccount of any namespace.
+    pub async fn account_in(&self, namespace: &str, name: &str) -> Result<Kubeconfig> {
+        let dir = self.dir.join(namespace);
+        std::fs::create_dir_all(&dir)?;
+        self.cluster.account(&dir, namespace, name).await
+    }
+
     /// Runs a Twinspan binary as its own ServiceAccount.
     pub fn start_twinspan(&self, binary: &str, options: &Options) -> Result<Twinspan> {
         Twinspan::start(&self.dir, Ipv4Addr::new(10, 77, self.net, 5), binary, &self.operator, options)

@@ -164,6 +164,7 @@ async fn run(world: World, cluster: usize, sender: Sender, skew: i64, stop: Canc
     let server = format!("https://api-{}", kube.name);
     let outside = Outside { lease, rest, server, connect, prober, admin: None, inside: None, page: None, drain: None };
     let settings = Settings {
+        reach: Default::default(),
         namespace: OPERATOR.to_owned(),
         leader_elect: true,
         dry_run: false,

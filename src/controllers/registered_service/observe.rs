@@ -32,7 +32,8 @@ thread_local! {
     pub static OBSERVATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete.
+/// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete, and
+/// where another release serves its registry.
 pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term: Option<Term>) -> Option<Observed> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
@@ -44,6 +45,9 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     let found = view.registered_services.get(key).filter(|_| view.stays(key)).cloned();
     let unreadable = view.unreadable_services.get(key).filter(|_| found.is_some()).cloned();
     let uid = found.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
+    if found.as_ref().is_some_and(|object| view.held_elsewhere(object).is_some()) {
+        return None;
+    }
     let (nameless, object) = if view.is_nameless(key) { (found, None) } else { (None, found) };
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
     let registry = registry.filter(|registry| registry.metadata.deletion_timestamp.is_none());
@@ -79,6 +83,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             uid,
         },
         namespace: view.namespaces.get(&key.namespace).cloned(),
+        has_nodes: !view.reach().is_limited(),
         taken_by: None,
         crowded_out: object.is_some() && is_crowded_out(&view, key),
         registry_failure: None,
@@ -143,6 +148,9 @@ const STRAYS_WAIT: SignedDuration = SignedDuration::from_secs(30);
 
 fn strays(view: &ClusterView, key: &ServiceKey, last: Option<&Checkpoint>, uid: &str, now: Timestamp) -> Strays {
     let mut strays = Strays::default();
+    if view.served_elsewhere.contains(key) {
+        return strays;
+    }
     let since = last.and_then(|last| last.strays_since).unwrap_or(now);
     for slice in view.slices.of_keeper(key) {
         let owner = slice.owner_uid.as_deref();

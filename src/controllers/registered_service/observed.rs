@@ -34,6 +34,8 @@ pub struct Observed {
     /// Addresses of ready endpoints in the namespace, where nothing says which Service is meant.
     pub ready_in_namespace: BTreeSet<IpAddr>,
     pub namespace: Option<Arc<NamespaceView>>,
+    /// Whether Nodes, and what leads to them, are looked at.
+    pub has_nodes: bool,
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
     pub taken_by: Option<String>,

@@ -228,6 +228,10 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
     }
     let (format, spec) = (Format::from(registry.spec.format), &object.spec);
     carried(object, format)?;
+    if !observed.has_nodes && spec.export.address != ExportAddress::Pod {
+        let message = "spec.export.address: in namespaced mode Twinspan does not look at Nodes, nor at what leads to them; use Pod";
+        return reject(Reason::NotSupported, message);
+    }
     if spec.import.into != ImportInto::Beside && spec.service.create != CreateService::Never {
         let message = "spec.import.into: a Service that Twinspan creates has imports alone anyway; use Beside";
         return reject(Reason::NotSupported, message);

@@ -63,6 +63,7 @@ fn observed(spec: &Value) -> Observed {
     let service = Some(Arc::new(service(&[("rpc", true)])));
     let cluster = ClusterFacts { service: service.clone(), import_service: service, ..ClusterFacts::default() };
     Observed {
+        has_nodes: true,
         precedence: Precedence::last(ServiceKey::new("shop", "echo")),
         creators: BTreeMap::new(),
         facts: Facts {

@@ -134,4 +134,6 @@ mod conditions_tests;
 #[cfg(test)]
 mod draining_tests;
 #[cfg(test)]
+mod holder_tests;
+#[cfg(test)]
 mod sessions_tests;

@@ -22,7 +22,8 @@ use super::duplicates::{Known, LastEtcd, Older, older_duplicates, place, same_ke
 use super::settings::{self, Rejection};
 use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
-use crate::api::{APPROVE_EPOCH, ServiceRegistry};
+use crate::api::{APPROVE_EPOCH, APPROVE_HOLDER, ServiceRegistry};
+use crate::cluster::reach::Holding;
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
 use crate::registry::fence::FenceState;
@@ -174,7 +175,7 @@ impl Sessions {
     }
 
     pub(super) fn reconcile_one(&mut self, name: &str) {
-        let (object, settings, place, older) = {
+        let (object, holding, settings, place, older) = {
             let view = self.views.cluster();
             // One that waits for a finalizer is gone.
             let stays = |object: &Arc<ServiceRegistry>| object.metadata.deletion_timestamp.is_none();
@@ -182,18 +183,30 @@ impl Sessions {
             if !settings::are_known(&view, object.as_deref()) {
                 return;
             }
+            let holding = object.as_ref().map(|object| view.reach().holding(object));
+            // In namespaced mode nothing but the status shows that no other release has it.
+            let holding = holding.filter(|holding| *holding != Holding::Unclaimed || view.reach().is_limited());
             let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
             let running = self.views.registries.running();
             let verdicts = self.comparisons.verdicts();
             let known = Known { view: &view, running: &running, last: self.last.get(name), verdicts: &verdicts };
             let place = object.as_ref().and_then(|object| place(known, object));
             let older = object.as_ref().map(|object| older_duplicates(known, object)).unwrap_or_default();
-            (object, settings, place, older)
+            (object, holding, settings, place, older)
         };
         let Some(object) = object else {
             self.end(name);
             return;
         };
+        match holding {
+            Some(Holding::Another(release)) => return self.yield_to(name, &object, &release),
+            Some(Holding::Unclaimed) if !self.views.registries.running().contains_key(name) => {
+                let message = "waiting until the status names this release as the holder";
+                self.rejections.insert(name.to_owned(), Rejection::new(Reason::Connecting, message));
+                return;
+            }
+            Some(Holding::Ours | Holding::Unclaimed) | None => {}
+        }
         // Without a common prefix a keyspace is its names, and two ServiceRegistries work side by side.
         let by_names = place.is_some_and(|place| place.identity.layout.root().is_none());
         if let Some(older) = older.iter().find(|older| older.proven && !by_names) {
@@ -451,6 +464,22 @@ impl Sessions {
             info!(registry = name, "waiting until what was exported to the former place is withdrawn");
         }
         false
+    }
+
+    /// Ends the session of a ServiceRegistry that another release serves. Its records are left as they are: the other
+    /// release has a cluster ID of its own, and once nobody keeps them alive they expire.
+    fn yield_to(&mut self, name: &str, object: &ServiceRegistry, release: &str) {
+        let message = format!(
+            "the release in namespace {release} serves ServiceRegistry {name}; to serve it from here, annotate it with \
+             {APPROVE_HOLDER} and the namespace of this release"
+        );
+        self.reject(name, object, Rejection::new(Reason::Conflict, message));
+        let running = self.views.registries.running().remove(name);
+        if let Some(running) = running {
+            running.stop.cancel();
+            self.judged.remove(name);
+            self.send(RegistryEvent::State { registry: name.to_owned() });
+        }
     }
 
     /// Ends the session of a ServiceRegistry that is gone.

@@ -30,7 +30,7 @@ impl Rejection {
 /// Whether everything was listed that makes the settings of a session. It waits for no other kind: leases have to be
 /// kept alive, whatever cannot be listed.
 pub fn are_known(view: &ClusterView, object: Option<&ServiceRegistry>) -> bool {
-    let named = object.is_none_or(|object| object.spec.cluster_id.is_some()) || view.cluster_uid().is_some();
+    let named = object.is_none_or(|object| object.spec.cluster_id.is_some()) || view.cluster_id().is_some();
     view.has_listed(&[Kind::ServiceRegistry, Kind::Secret]) && (named || view.has_listed(&[Kind::Namespace]))
 }
 
@@ -65,7 +65,17 @@ pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity
     }
     let spec = &object.spec;
     let layout = spec.layout();
-    let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
+    if let (Some(limits), Some(id)) = (&view.reach().limits, &spec.cluster_id)
+        && *id != limits.cluster_id
+    {
+        let message = format!(
+            "spec.clusterID is {id}, and the release that serves it in namespaced mode has {}, so that no other release takes its \
+             records for its own; remove spec.clusterID",
+            limits.cluster_id
+        );
+        return Err(Rejection::new(Reason::NotSupported, message));
+    }
+    let cluster_id = match (&spec.cluster_id, view.cluster_id()) {
         (Some(id), _) => id.clone(),
         (None, Some(uid)) => uid.to_owned(),
         (None, None) => {

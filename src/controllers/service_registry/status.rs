@@ -23,6 +23,7 @@ use crate::api::{
     ServiceRegistryStatus, held_since,
 };
 use crate::cluster::events::{self, About, Note};
+use crate::cluster::reach::Holding;
 use crate::cluster::status_queue::{Object, Status};
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
@@ -74,6 +75,14 @@ impl Reporter {
             self.writers.board.remove_registry(name);
             return;
         };
+        let reach = self.views.cluster().reach().clone();
+        if matches!(reach.holding(&object), Holding::Another(_)) {
+            // Its release tells its state.
+            self.writers.statuses.forget(&status_of);
+            self.writers.board.remove_registry(name);
+            self.writers.metrics.forget_registry(name);
+            return;
+        }
         self.release(name);
         let shown = object.status.clone().unwrap_or_default();
         // The status that waits to be written is newer than the one that the API server has.
@@ -182,6 +191,7 @@ impl Reporter {
         let discovered = conditions::find(&known.conditions, DISCOVERED).filter(|_| unknown).cloned();
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
+            holder: self.views.cluster().reach().release.clone(),
             hold: if resumes { known.hold.clone() } else { guard.map(|held| HoldStatus::new(held.hold, held.hash)) },
             conditions: conditions::set(&known.conditions, &conditions, generation, now)
                 .into_iter()

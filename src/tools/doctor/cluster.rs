@@ -35,10 +35,10 @@ pub async fn examine(request: &Request<'_>) -> (Vec<Finding>, bool) {
     if asked {
         definitions(&request.client, &mut findings).await;
         let found_in = "this version's chart or deploy/twinspan.yaml";
-        permissions(request, &Needs { grants: rbac::granted(), user: "the operator", found_in }, &mut findings).await;
+        permissions(request, Needs { grants: rbac::granted(), user: "the operator", found_in }, &mut findings).await;
         for (name, what) in POLICIES {
             let kept = Kept { name, what, found_in: "the chart and in deploy/twinspan.yaml" };
-            policy(&request.client, &kept, &mut findings).await;
+            policy(request, &kept, &mut findings).await;
         }
         leader(request, &mut findings).await;
     }
@@ -160,9 +160,10 @@ pub(super) struct Needs {
     pub found_in: &'static str,
 }
 
-pub(super) async fn permissions(request: &Request<'_>, needs: &Needs, findings: &mut Findings<'_>) {
+pub(super) async fn permissions(request: &Request<'_>, needs: Needs, findings: &mut Findings<'_>) {
     let Needs { grants, user, found_in } = needs;
-    match lacks(request, grants).await {
+    let grants = if request.watched.is_empty() { grants } else { rbac::in_namespaces(grants) };
+    match lacks(request, &grants).await {
         Ok((who, missing)) if missing.is_empty() => {
             let who = named(&who, request);
             findings.add(Level::Ok, format!("{who} is allowed all {} verbs that {user} uses", grants.len()));
@@ -184,11 +185,10 @@ pub(super) async fn permissions(request: &Request<'_>, needs: &Needs, findings: 
 
 /// The account that was checked, and the grants that it lacks.
 async fn lacks(request: &Request<'_>, grants: &[Grant]) -> kube::Result<(Subject, Vec<String>)> {
-    let namespace = request.operator_namespace;
     let subject = Subject::new(&request.client, &operator(request)).await?;
     let mut missing = Vec::new();
     for grant in grants {
-        if !subject.is_granted(&request.client, namespace, grant).await? {
+        if !subject.has(request, grant).await? {
             missing.push(format!("{} {}", grant.verb, grant.resource));
         }
     }
@@ -214,9 +214,11 @@ pub(super) struct Kept {
     pub found_in: &'static str,
 }
 
-pub(super) async fn policy(client: &Client, kept: &Kept, findings: &mut Findings<'_>) {
+pub(super) async fn policy(request: &Request<'_>, kept: &Kept, findings: &mut Findings<'_>) {
+    let client = &request.client;
     let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    let Kept { name, what, found_in } = kept;
+    let Kept { what, found_in, .. } = kept;
+    let name = &request.cluster_name(kept.name);
     match read(client, &api, "admissionregistration.k8s.io", "validatingadmissionpolicies", name).await {
         Ok(Read::Found(_)) => findings.add(Level::Ok, format!("the operator is limited to {what} of its own")),
         Ok(Read::Missing) => findings.add(

@@ -15,7 +15,7 @@ pub(super) async fn examine(request: &Request<'_>, object: &ServiceRegistry, fin
         return;
     }
     let needs = Needs { grants: rbac::granted_to_discover(), user: "discovery", found_in: FOUND_IN };
-    permissions(request, &needs, findings).await;
+    permissions(request, needs, findings).await;
     let kept = Kept { name: "twinspan-registeredservices", what: "RegisteredServices", found_in: FOUND_IN };
-    policy(&request.client, &kept, findings).await;
+    policy(request, &kept, findings).await;
 }

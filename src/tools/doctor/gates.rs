@@ -5,12 +5,12 @@
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use twinspan_core::model::READINESS_GATE;
 
 use super::cluster::{Read, not_seen, operator, read};
 use super::finding::{CLUSTER, Finding, Findings, Level};
-use super::rbac::{self, Subject};
+use super::rbac::{self, Place, Subject};
 use super::request::Request;
 use crate::causes::of_kube;
 use crate::cluster::convert;
@@ -28,19 +28,20 @@ pub(super) async fn examine(request: &Request<'_>) -> Vec<Finding> {
         Ok(Some(true)) => {
             let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
             let policies = "validatingadmissionpolicies";
-            match read(client, &api, "admissionregistration.k8s.io", policies, GATES_POLICY).await {
+            let name = &request.cluster_name(GATES_POLICY);
+            match read(client, &api, "admissionregistration.k8s.io", policies, name).await {
                 Ok(Read::Found(_)) => {
                     findings.add(Level::Ok, "the operator may open readiness gates, and is limited to that one condition of pods");
                 }
                 Ok(Read::Missing) => findings.add(
                     Level::Warn,
-                    format!("there is no ValidatingAdmissionPolicy {GATES_POLICY}; a stolen token could make any pod ready. It is in the chart (rollouts.enabled) and in deploy/rollouts.yaml"),
+                    format!("there is no ValidatingAdmissionPolicy {name}; a stolen token could make any pod ready. It is in the chart (rollouts.enabled) and in deploy/rollouts.yaml"),
                 ),
-                Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {GATES_POLICY}"))),
-                Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {GATES_POLICY}: {}", of_kube(&error))),
+                Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {name}"))),
+                Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {}", of_kube(&error))),
             }
         }
-        Ok(Some(false)) => match first_waiting(client).await {
+        Ok(Some(false)) => match first_waiting(request).await {
             Ok(Some(pod)) => findings.add(
                 Level::Warn,
                 format!("pod {pod} waits for the readiness gate {READINESS_GATE}, and the operator may not open it; set rollouts.enabled of the chart, or take the gate out of the pod's template"),
@@ -61,11 +62,16 @@ async fn may_open_gates(request: &Request<'_>) -> kube::Result<Option<bool>> {
     if subject == Subject::Oneself && rbac::whoami(client).await? != user {
         return Ok(None);
     }
-    subject.is_granted(client, request.operator_namespace, &rbac::granted_to_open_gates()).await.map(Some)
+    let mut grant = rbac::granted_to_open_gates();
+    if !request.watched.is_empty() {
+        grant.place = Place::WatchedNamespaces;
+    }
+    subject.has(request, &grant).await.map(Some)
 }
 
 /// A pod whose gate nobody opened, if there is one among those that are looked at.
-async fn first_waiting(client: &Client) -> kube::Result<Option<String>> {
+async fn first_waiting(request: &Request<'_>) -> kube::Result<Option<String>> {
+    let client = &request.client;
     if !rbac::may(client, "list", "", "pods", "").await? {
         return Ok(None);
     }

@@ -11,12 +11,16 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::PostParams;
 use kube::{Api, Client};
 
+use super::request::Request;
+
 /// The scope of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Cluster,
     /// Only in the operator's own namespace.
     OwnNamespace,
+    /// In each namespace that namespaced mode looks at; of the namespaces themselves, each by its name.
+    WatchedNamespaces,
 }
 
 /// One verb on one resource.
@@ -77,6 +81,18 @@ pub fn granted() -> Vec<Grant> {
     all
 }
 
+/// Of these permissions those that namespaced mode needs, where it needs them: it looks at nothing of the whole cluster
+/// but ServiceRegistries.
+pub fn in_namespaces(grants: Vec<Grant>) -> Vec<Grant> {
+    let moved = |grant: Grant| match (grant.place, grant.resource) {
+        (Place::OwnNamespace | Place::WatchedNamespaces, _) => Some(grant),
+        (Place::Cluster, "serviceregistries" | "serviceregistries/status") => Some(grant),
+        (Place::Cluster, "nodes" | "servicecidrs" | "leases") => None,
+        (Place::Cluster, _) => Some(Grant { place: Place::WatchedNamespaces, ..grant }),
+    };
+    grants.into_iter().filter_map(moved).collect()
+}
+
 /// The account about which the API server is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -92,16 +108,42 @@ impl Subject {
         Ok(if asks { Self::User(user.to_owned()) } else { Self::Oneself })
     }
 
-    /// Asks the API server whether the subject has the grant.
+    /// Asks the API server whether the subject has the grant; in every watched namespace, where it is one for those.
+    ///
+    /// # Errors
+    /// The error of a request.
+    pub async fn has(&self, request: &Request<'_>, grant: &Grant) -> kube::Result<bool> {
+        let client = &request.client;
+        match grant.place {
+            Place::Cluster | Place::OwnNamespace => self.is_granted(client, request.operator_namespace, grant).await,
+            Place::WatchedNamespaces => {
+                for namespace in request.watched {
+                    if !self.is_granted(client, namespace, grant).await? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Asks about a grant in the whole cluster, or in one namespace if it is one for namespaces.
+    ///
+    /// # Errors
+    /// The error of the request.
     pub async fn is_granted(&self, client: &Client, namespace: &str, grant: &Grant) -> kube::Result<bool> {
         let (resource, subresource) = match grant.resource.split_once('/') {
             Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
             None => (grant.resource, None),
         };
+        let is_watched = grant.place == Place::WatchedNamespaces;
+        // A namespace itself is in none.
+        let name = if is_watched && resource == "namespaces" { namespace } else { grant.name };
+        let is_inside = grant.place != Place::Cluster && resource != "namespaces";
         let attributes = ResourceAttributes {
             subresource,
-            namespace: (grant.place == Place::OwnNamespace).then(|| namespace.to_owned()),
-            ..attributes(grant.verb, grant.group, resource, grant.name)
+            namespace: is_inside.then(|| namespace.to_owned()),
+            ..attributes(grant.verb, grant.group, resource, name)
         };
         let Self::User(user) = self else { return review_oneself(client, attributes).await };
         let spec = SubjectAccessReviewSpec {

@@ -101,8 +101,15 @@ async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -
 /// # Errors
 /// The API server's, where RegisteredServices cannot be listed.
 pub(super) async fn names(request: &Request<'_>, registry: &str) -> kube::Result<Vec<RegistryName>> {
-    let api: Api<RegisteredService> = Api::all(request.client.clone());
-    let objects = api.list(&ListParams::default()).await?.items;
+    let mut objects = Vec::new();
+    for namespace in request.watched {
+        let api: Api<RegisteredService> = Api::namespaced(request.client.clone(), namespace);
+        objects.extend(api.list(&ListParams::default()).await?);
+    }
+    if request.watched.is_empty() {
+        let api: Api<RegisteredService> = Api::all(request.client.clone());
+        objects = api.list(&ListParams::default()).await?.items;
+    }
     let of_it = objects.iter().filter(|object| object.spec.registry_ref.name == registry);
     let name = |object: &RegisteredService| RegistryName::new(object.registry_name()).ok();
     Ok(of_it.filter_map(name).collect())
@@ -173,6 +180,7 @@ mod tests {
             service_account: "twinspan",
             socket: None,
             registries: &[],
+            watched: &[],
         };
         for (endpoint, auth, told) in [
             ("http://etcd:2379", json!({"secretRef": {"name": "user"}}), true),

@@ -19,6 +19,18 @@ pub struct Request<'a> {
     pub socket: Option<&'a Path>,
     /// The ServiceRegistries to check; empty means all.
     pub registries: &'a [String],
+    /// The namespaces that the operator looks at in namespaced mode; empty means the whole cluster.
+    pub watched: &'a [String],
+}
+
+impl Request<'_> {
+    /// The name of an object without a namespace, each of which a release in namespaced mode has for itself.
+    pub(super) fn cluster_name(&self, name: &str) -> String {
+        match name.strip_prefix("twinspan") {
+            Some(rest) if !self.watched.is_empty() => format!("twinspan-{}{rest}", self.operator_namespace),
+            _ => name.to_owned(),
+        }
+    }
 }
 
 impl fmt::Debug for Request<'_> {

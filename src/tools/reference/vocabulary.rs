@@ -15,14 +15,14 @@ use crate::api::discovered::DISCOVERED_BY;
 use twinspan_core::model::WEIGHT_ANNOTATION;
 use twinspan_core::plan::discovery::refusals::Why;
 
-use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH};
-use crate::leadership::VERSION_ANNOTATION;
+use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH, APPROVE_HOLDER};
+use crate::leadership::{REGISTRIES_ANNOTATION, VERSION_ANNOTATION};
 use crate::tools::explanation::meaning;
 
 /// Name, place and meaning of a word.
 type Word = (&'static str, &'static str, &'static str);
 
-const YOU_WRITE: [Word; 9] = [
+const YOU_WRITE: [Word; 10] = [
     (
         EXPORT_ANNOTATION,
         "annotation of a Service or a Namespace",
@@ -65,9 +65,15 @@ const YOU_WRITE: [Word; 9] = [
         "Takes over from a cluster that wrote with our cluster ID and is gone; its value is the epoch that the reason `ClusterIDInUse` comes \
          with. `twinspan approve` sets it.",
     ),
+    (
+        APPROVE_HOLDER,
+        "annotation of a ServiceRegistry",
+        "The release that serves it from now on, by its namespace, where several releases run in one cluster. The one in `status.holder` \
+         stops.",
+    ),
 ];
 
-const TWINSPAN_WRITES: [Word; 12] = [
+const TWINSPAN_WRITES: [Word; 13] = [
     (
         DISCOVERED_BY,
         "label of a RegisteredService",
@@ -77,6 +83,12 @@ const TWINSPAN_WRITES: [Word; 12] = [
         VERSION_ANNOTATION,
         "annotation of the operator's Lease",
         "The version of the replica that leads, or led last; `twinspan version` reads it.",
+    ),
+    (
+        REGISTRIES_ANNOTATION,
+        "annotation of the operator's Lease",
+        "The ServiceRegistries that the release serves, separated by commas; absent means all. Another release that serves one of them \
+         does not start beside it.",
     ),
     (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
     (MANAGED_BY_LABEL, "label of an EndpointSlice", "Who manages the slice; Twinspan leaves all others alone."),

@@ -79,6 +79,7 @@ async fn examined(request: &Request<'_>) -> String {
         service_account: request.service_account,
         socket: None,
         registries: &[],
+        watched: &[],
     };
     doctor::examine(&asked).await.to_string()
 }

@@ -200,7 +200,7 @@ fn whole_registry() -> Value {
             },
         },
         "status": {
-            "observedGeneration": 1, "conditions": conditions(), "clusterID": "c1", "prefix": "p",
+            "observedGeneration": 1, "conditions": conditions(), "holder": "twinspan-system", "clusterID": "c1", "prefix": "p",
             "etcd": {
                 "clusterID": "ab", "version": "3.6.0", "revisionAtLastSession": 1, "incarnation": "i", "epoch": 1,
                 "highestEpoch": 2,

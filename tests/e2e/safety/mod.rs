@@ -5,10 +5,11 @@ pub mod audit;
 mod bad_input;
 mod crowd;
 mod large_values;
+mod namespaced;
 mod published;
 pub mod rbac;
 mod trust;
 
 use crate::harness::stories;
 
-stories![modules: bad_input, crowd, large_values, published, rbac, trust];
+stories![modules: bad_input, crowd, large_values, namespaced, published, rbac, trust];
