@@ -282,8 +282,8 @@ pub struct ServiceRegistryStatus {
     /// The hold of the registry as a whole, while there is one; the condition `DeletionsHeld` repeats it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,
-    /// The release that serves this ServiceRegistry, by its namespace. Another one touches neither it nor what refers to
-    /// it, until the annotation `twinspan.dev/approve-holder` names that one.
+    /// The release that serves this ServiceRegistry, by its namespace. Another one touches neither it nor what refers
+    /// to it, until the annotation `twinspan.dev/approve-holder` names that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub holder: Option<String>,

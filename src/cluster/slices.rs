@@ -25,8 +25,8 @@ pub struct Slices {
     writing: BTreeMap<ObjectKey, Writing>,
     /// Slices written since the current list began: the list may lack them.
     written_since_list: BTreeSet<ObjectKey>,
-    /// The resourceVersion up to which a list and the watch after it have told everything, of each watched part that has
-    /// versions which can be compared.
+    /// The resourceVersion up to which a list and the watch after it have told everything, of each watched part that
+    /// has versions which can be compared.
     told: BTreeMap<String, u64>,
 }
 

@@ -69,14 +69,15 @@ pub async fn session_settings(
     object: &ServiceRegistry,
 ) -> Result<SessionSettings, LookupError> {
     let (mut view, mut object) = (ClusterView::default(), object.clone());
-    // Where the operator has served it, its status has the cluster ID, which in namespaced mode nothing else tells.
+    let namespaces: Api<Namespace> = Api::all(client.clone());
     let in_force = object.status.as_ref().and_then(|status| status.cluster_id.clone());
-    object.spec.cluster_id = object.spec.cluster_id.or(in_force);
-    if object.spec.cluster_id.is_none() {
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        if let Some(namespace) = find(&namespaces, "Namespace kube-system", "kube-system").await? {
-            view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
+    match find(&namespaces, "Namespace kube-system", "kube-system").await {
+        Ok(found) => {
+            view.namespaces.extend(found.map(|found| ("kube-system".to_owned(), Arc::new(convert::namespace(&found)))))
         }
+        // Who may not read it, as in namespaced mode, learns the cluster ID from an operator that serves the registry.
+        Err(_) if in_force.is_some() => object.spec.cluster_id = object.spec.cluster_id.or(in_force),
+        Err(error) => return Err(error),
     }
     let etcd = &object.spec.etcd;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), operator_namespace);

@@ -102,8 +102,8 @@ async fn two_releases_side_by_side(suite: Arc<Suite>) -> Result<()> {
 
     forbidden_addresses(&one, sides[1].1).await.context("addresses that the registry may not name")?;
 
-    // The second release is told to serve the ServiceRegistry of the first one too: it touches neither that one nor what
-    // refers to it, until an administrator hands it over.
+    // The second release is told to serve the ServiceRegistry of the first one too. It touches neither that one nor
+    // what refers to it, until an administrator hands it over.
     second.part().stop().await?;
     let second = release(&bed, "team-b", &two.name, &format!("{},{}", one.name, two.name)).await?;
     second.ready().await?;
@@ -140,8 +140,8 @@ async fn two_releases_side_by_side(suite: Arc<Suite>) -> Result<()> {
     second.part().check_running()
 }
 
-/// A pod of another namespace, a ClusterIP and an address of a node are refused; nothing but what the administrator said
-/// shows that they are.
+/// A pod of another namespace, a ClusterIP and an address of a node are refused; nothing but what the administrator
+/// said shows that they are.
 async fn forbidden_addresses(sandbox: &Sandbox<'_>, anothers: SocketAddr) -> Result<()> {
     let services: Api<Service> = Api::namespaced(sandbox.client(), "default");
     let cluster_ip = services.get("kubernetes").await?.spec.and_then(|spec| spec.cluster_ip).context("no ClusterIP")?;
