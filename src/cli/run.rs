@@ -20,7 +20,7 @@ use crate::env::Env;
 use crate::operator::{self, Inside, OperatorError, Outside, Settings, StatusPage};
 use crate::page::door::Hosts;
 use crate::telemetry::logs;
-use crate::telemetry::traces::Traces;
+use crate::telemetry::traces::{self, Asked, Traces};
 use crate::tools::detail::detail;
 use crate::tools::viewer::pages;
 
@@ -65,7 +65,8 @@ pub struct Args {
     /// How log lines look
     #[arg(long, env = "TWINSPAN_LOG_FORMAT", value_enum, default_value_t)]
     log_format: logs::Format,
-    /// Where traces go, as OTLP over gRPC, e.g. http://localhost:4317; without it there are none
+    /// Where traces go, as OTLP over gRPC, e.g. http://localhost:4317; without it OTEL_EXPORTER_OTLP_ENDPOINT says, or
+    /// there are none
     #[arg(long, env = "TWINSPAN_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
     otlp_endpoint: Option<String>,
     /// Plan and log as a leader does, and write nothing: no Lease, no epoch, no status; only the leases of existing own
@@ -140,7 +141,7 @@ enum Error {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Reach(#[from] ReachError),
-    #[error("cannot send traces: {0}; check --otlp-endpoint")]
+    #[error("cannot send traces: {0}; check --otlp-endpoint and OTEL_EXPORTER_OTLP_ENDPOINT")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -164,8 +165,15 @@ async fn operate(args: Args) -> Result<(), Error> {
     // Two candidates with one identity would both believe that they lead.
     let env = Env::real();
     let identity = format!("{host}_{:08x}", env.random_u32());
-    let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;
+    let asked = traces::asked(args.otlp_endpoint.as_deref(), |name| std::env::var(name).ok());
+    let traces = match &asked {
+        Asked::Traces(wanted) => Some(Traces::to(wanted, &identity)?),
+        Asked::Nothing | Asked::Unknown(_) => None,
+    };
     logs::init(args.log_format, traces.as_ref());
+    if let Asked::Unknown(why) = &asked {
+        warn!("there are no traces: {why}");
+    }
     let mut config = config(&args.access)?;
     // Watches are read all day: packing them would cost the API server more than the network.
     config.disable_compression = true;

@@ -15,7 +15,8 @@
 //! - [`ending_pods`]: pods that are being deleted, ahead of the watch.
 //! - [`events`]: Kubernetes Events; `event_api`: the requests for one.
 //! - [`calls`]: the deadlines of the requests of these three; `turns`: their number and order; `pace`: their rate.
-//! - [`client`]: the clients, with their deadlines, which read the API server's clock.
+//! - [`client`]: the clients, with their deadlines, which read the API server's clock; `requests`: what metrics call a
+//!   request.
 //!
 //! Owns the watches, the view and the writes. Refuses to plan: the operations come from the planners.
 
@@ -41,6 +42,7 @@ mod pace;
 pub mod pods;
 pub mod reach;
 mod readiness_gate;
+mod requests;
 pub mod services;
 pub mod slices;
 mod status_patch;

@@ -258,9 +258,10 @@ impl StatusWriter {
                 state.queue.retry(&object, wait, waiting);
                 if state.warned.is_none_or(|at| at.elapsed() >= WARNING_PACE) {
                     state.warned = Some(Instant::now());
-                    warn!("cannot write a status: {error}; {} wait and are tried again", state.queue.count());
+                    let waiting = state.queue.count();
+                    warn!(%object, waiting, "cannot write a status: {error}; {waiting} wait and are tried again");
                 } else {
-                    debug!("cannot write a status: {error}");
+                    debug!(%object, "cannot write a status: {error}");
                 }
             }
         }

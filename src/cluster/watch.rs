@@ -32,6 +32,7 @@ use crate::api::{RegisteredService, ServiceRegistry, Stored};
 use crate::causes::of_kube;
 use crate::env::Env;
 use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
 
 /// The deadline of one page of a list: the API server itself gives up after a minute (`--request-timeout`).
 const PAGE: Duration = Duration::from_secs(60);
@@ -62,6 +63,7 @@ pub struct Watches {
     pub env: Env,
     /// The address of the API server, for the log.
     pub server: String,
+    pub metrics: Arc<Metrics>,
     pub stop: CancellationToken,
     pub tasks: Tasks,
 }
@@ -175,6 +177,21 @@ enum WatchError {
     Api(String),
 }
 
+impl WatchError {
+    /// Bounded, for metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "timeout",
+            Self::Silent => "silent",
+            Self::Expired => "expired",
+            Self::NoVersion => "no_version",
+            Self::Unreadable(_) => "unreadable",
+            Self::Forbidden(_) => "forbidden",
+            Self::Api(_) => "failed",
+        }
+    }
+}
+
 impl From<kube::Error> for WatchError {
     fn from(error: kube::Error) -> Self {
         match error {
@@ -232,7 +249,7 @@ impl<K: Watched> Watch<K> {
             }
             match ended {
                 Ok(()) if began.elapsed() >= TOO_SHORT => continue,
-                Ok(()) => {}
+                Ok(()) => self.restarts("too_short"),
                 Err(error) => self.failed(&error),
             }
             self.failures = self.failures.saturating_add(1);
@@ -240,7 +257,12 @@ impl<K: Watched> Watch<K> {
         }
     }
 
+    fn restarts(&self, reason: &'static str) {
+        self.watches.metrics.calls.watch_restarted(K::KIND.as_str(), reason);
+    }
+
     fn failed(&mut self, error: &WatchError) {
+        self.restarts(error.label());
         if matches!(error, WatchError::Forbidden(_)) && self.is_of_no_namespace() {
             self.watches.view().watching.heard(K::KIND, &self.part, self.watches.env.now());
             self.complete(&BTreeSet::new());

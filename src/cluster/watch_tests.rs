@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use axum::Router;
 use axum::body::Body;
@@ -114,6 +114,7 @@ fn watches() -> (Watches, mpsc::UnboundedReceiver<ClusterEvent>) {
         events: sender,
         env: Env::started_at(jiff::Timestamp::now, || 1.0),
         server: "https://api".to_owned(),
+        metrics: Arc::default(),
         stop: stop.clone(),
         tasks: Tasks::new(stop, Env::real()),
     };
@@ -137,6 +138,18 @@ impl Bench {
 
     fn unheard_for(&self, kind: Kind) -> SignedDuration {
         self.watches.view().unheard_for(kind, self.watches.env.now()).unwrap()
+    }
+
+    /// The restarts of the watch that the metrics show, by reason.
+    fn restarts(&self) -> BTreeMap<String, u64> {
+        let shown = self.watches.metrics.print().unwrap();
+        let of = |line: &str| {
+            let (labels, count) =
+                line.strip_prefix("twinspan_watch_restarts_total{kind=\"Service\",")?.split_once("} ")?;
+            let reason = labels.strip_prefix("reason=\"")?.strip_suffix('"')?;
+            Some((reason.to_owned(), count.parse().unwrap()))
+        };
+        shown.lines().filter_map(of).collect()
     }
 
     fn events(&mut self) -> Vec<ClusterEvent> {
@@ -189,6 +202,7 @@ async fn a_connection_that_was_cut_silently_is_left_and_the_watch_goes_on_from_t
     assert_eq!(bench.unheard_for(Kind::Service).as_secs(), 64);
     // One that the server ends is opened again, but not at once if it had only just begun.
     assert_eq!(bench.after(68).await[2..], owned(&[(65, "watch 12"), (66, "watch 12")]));
+    assert_eq!(bench.restarts(), ["silent", "too_short"].map(|reason| (reason.to_owned(), 1)).into());
     assert!(bench.unheard_for(Kind::Service).as_secs() < 3);
     assert!(bench.watches.view().silent(bench.watches.env.now()).is_empty());
 }
@@ -225,6 +239,7 @@ async fn a_version_that_is_gone_leads_to_a_list_which_shows_what_went() {
     let service = |key: &ServiceKey| ClusterEvent::Service(key.clone());
     assert_eq!(bench.events(), [service(&a), service(&b), ClusterEvent::Synced(Kind::Service), service(&a)]);
     assert_eq!(bench.watches.view().listings(&a), 2, "no event showed how it went");
+    assert_eq!(bench.restarts(), [("expired".to_owned(), 1)].into());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@
 //! for ever. Refuses to know what a pass does.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -114,8 +114,9 @@ impl Enqueuer {
 /// The enqueuer, and the queue that it fills.
 pub fn new(env: Env) -> (Enqueuer, Queue) {
     let (sender, marks) = mpsc::unbounded_channel();
-    let (entries, due, delays) = Default::default();
-    let queue = Queue { env: env.clone(), marks, entries, due, delays, places: Arc::new(Semaphore::new(PLACES)) };
+    let (entries, due, delays, backlog) = Default::default();
+    let places = Arc::new(Semaphore::new(PLACES));
+    let queue = Queue { env: env.clone(), marks, entries, due, delays, places, backlog };
     (Enqueuer { env, sender }, queue)
 }
 
@@ -150,12 +151,33 @@ pub struct Queue {
     marks: mpsc::UnboundedReceiver<Mark>,
     entries: BTreeMap<ServiceKey, Entry>,
     /// Services whose pass is due now: a timer would be up to a millisecond late.
-    due: VecDeque<ServiceKey>,
+    due: VecDeque<(ServiceKey, Instant)>,
     delays: DelayQueue<ServiceKey>,
     places: Arc<Semaphore>,
+    backlog: Backlog,
+}
+
+/// The passes that are due and have not begun; clones share what is known of them.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog(Arc<Mutex<(usize, Option<Instant>)>>);
+
+impl Backlog {
+    /// Their number, and since when the first of them has been due.
+    pub fn get(&self) -> (usize, Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, due: &VecDeque<(ServiceKey, Instant)>) {
+        let first = due.front().map(|(_, since)| *since);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (due.len(), first);
+    }
 }
 
 impl Queue {
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
+    }
+
     /// The services that were enqueued since the last call.
     #[cfg(test)]
     pub fn take_enqueued(&mut self) -> Vec<ServiceKey> {
@@ -179,6 +201,7 @@ impl Queue {
             {
                 self.start_next(place, &pass, &mut running);
             }
+            self.backlog.set(&self.due);
             let places = self.places.clone();
             tokio::select! {
                 biased;
@@ -228,7 +251,7 @@ impl Queue {
     fn is_due(&mut self, key: ServiceKey) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.scheduled = Some(Scheduled::Due);
-            self.due.push_back(key);
+            self.due.push_back((key, Instant::now()));
         }
     }
 
@@ -243,7 +266,7 @@ impl Queue {
         Fut: Future<Output = Finished> + Send + 'static,
     {
         let now = self.env.now();
-        let Some(key) = self.due.pop_front() else { return };
+        let Some((key, _)) = self.due.pop_front() else { return };
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let started = Instant::now();
         entry.scheduled = None;
@@ -282,14 +305,15 @@ impl Queue {
     /// Schedules a pass; an earlier time replaces a later one.
     fn schedule(&mut self, key: ServiceKey, at: Instant) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let is_due = at <= Instant::now();
+        let now = Instant::now();
+        let is_due = at <= now;
         match entry.scheduled {
             Some(Scheduled::Due) => {}
             Some(Scheduled::At(_, before)) if before <= at => {}
             Some(Scheduled::At(delayed, _)) if is_due => {
                 self.delays.remove(&delayed);
                 entry.scheduled = Some(Scheduled::Due);
-                self.due.push_back(key);
+                self.due.push_back((key, now));
             }
             Some(Scheduled::At(delayed, _)) => {
                 self.delays.reset_at(&delayed, at);
@@ -297,7 +321,7 @@ impl Queue {
             }
             None if is_due => {
                 entry.scheduled = Some(Scheduled::Due);
-                self.due.push_back(key);
+                self.due.push_back((key, now));
             }
             None => entry.scheduled = Some(Scheduled::At(self.delays.insert_at(key, at), at)),
         }

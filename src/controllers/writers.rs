@@ -39,8 +39,9 @@ impl Writers {
         leadership: &Leadership,
         replica: &str,
         events: mpsc::UnboundedSender<ClusterEvent>,
+        metrics: Arc<Metrics>,
     ) -> (Self, Publisher) {
-        let (metrics, view, env) = (Arc::new(Metrics::default()), &views.cluster, &views.env);
+        let (view, env) = (&views.cluster, &views.env);
         let calls = Calls::new(client.clone(), leadership.clone());
         let cluster = ClusterWriter::new(calls.clone(), view.clone(), metrics.clone(), events.clone());
         let statuses = StatusWriter::new(calls.clone(), view.clone(), env.clone(), metrics.clone(), events);

@@ -18,6 +18,7 @@ use super::exposure::{Ending, Exposure, exposure};
 use super::pods::Pods;
 use super::wait::{Outcome, Seen, Step, Wait};
 use crate::controllers::views::Views;
+use crate::env::milliseconds;
 use crate::telemetry::metrics::{DrainOutcome, Metrics};
 
 /// Requests that wait at once.
@@ -90,11 +91,19 @@ impl Drain {
         let arrived = Instant::now();
         let outcome = self.answer(key, arrived).await;
         self.metrics.drain_requests.get_or_create(&DrainOutcome { outcome: outcome.label() }).inc();
-        debug!(service = %key, outcome = outcome.label(), waited = ?arrived.elapsed(), "a pod that ends was answered");
+        let (ServiceKey { namespace, name }, duration_ms) = (key, milliseconds(arrived.elapsed()));
+        debug!(
+            namespace,
+            name,
+            outcome = outcome.label(),
+            duration_ms,
+            "a pod of {key} that ends was answered after {duration_ms} ms"
+        );
         if outcome == Outcome::Timeout && self.may_tell() {
             warn!(
-                service = %key,
-                "a pod ends while its record is in the registry still; the status of the RegisteredService says why, \
+                namespace,
+                name,
+                "a pod of {key} ends while its record is in the registry still; the status of the RegisteredService says why, \
                  or its terminationGracePeriodSeconds is too short"
             );
         }

@@ -143,9 +143,9 @@ impl Election {
             Err(failure) => failure,
         };
         if self.failing {
-            debug!(%failure, "cannot take or renew the Lease");
+            debug!(error = %failure, "cannot take or renew the Lease");
         } else {
-            warn!(%failure, "cannot take or renew the Lease; trying again");
+            warn!(error = %failure, "cannot take or renew the Lease; trying again");
         }
         self.failing = true;
         None
@@ -226,7 +226,7 @@ impl Election {
         match releasing.unwrap_or(Err(AttemptError::Timeout)) {
             Ok(true) => info!("gave the Lease back"),
             Ok(false) => debug!("the Lease is not ours; nothing to give back"),
-            Err(failure) => warn!(%failure, "cannot give the Lease back; it expires"),
+            Err(failure) => warn!(error = %failure, "cannot give the Lease back; it expires"),
         }
     }
 

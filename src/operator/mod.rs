@@ -2,16 +2,17 @@
 //!
 //! - [`outside`]: the ways out of the process. [`inside`]: the socket for commands in its pod. [`status_page`]: the
 //!   address of the status page. [`drain_address`]: the address at which pods that end ask. [`readiness`]: the parts of
-//!   `/readyz`. [`watch_age`]: the gauge of silent watches.
+//!   `/readyz`. [`gauges`]: what grows by itself. [`etcd_calls`]: the calls to every etcd, as metrics.
 //!
 //! Owns the order in which parts start and end. Refuses to know what any part does.
 
 mod drain_address;
+mod etcd_calls;
+mod gauges;
 mod inside;
 mod outside;
 mod readiness;
 mod status_page;
-mod watch_age;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ use crate::registry::takeover::Takeover;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{admin, server};
+
+use self::etcd_calls::EtcdCalls;
+use self::gauges::Gauges;
 
 pub use drain_address::listen_for_drains;
 pub use inside::Inside;
@@ -140,7 +144,8 @@ pub async fn run(
         views.gates = Gates::on();
     }
     let (events, cluster) = mpsc::unbounded_channel();
-    let (mut writers, publisher) = Writers::new(&outside.rest, &views, &leadership, &settings.identity, events.clone());
+    let (mut writers, publisher) =
+        Writers::new(&outside.rest, &views, &leadership, &settings.identity, events.clone(), outside.metrics.clone());
     let page = outside.page.take();
     if page.is_some() {
         writers.board = Board::on();
@@ -151,7 +156,6 @@ pub async fn run(
     tasks.spawn("events", publisher.run(election.clone()));
     tasks.spawn("statuses", writers.statuses.clone().run(lifetimes.writing.clone()));
     tasks.spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), election.clone()));
-    tasks.spawn("ages of watches", watch_age::measure(views.clone(), metrics.clone(), election.clone()));
     let history = lease_history(&outside.lease, &settings).await;
     let electing = lead(&outside.lease, &settings, &history, &views.env, &leadership, election);
     let passes = start_controllers(&outside, &settings, &views, writers, (events, cluster), history, &lifetimes);
@@ -270,7 +274,11 @@ fn start_controllers(
     let takeover =
         Takeover { leadership: leadership.clone(), lease_history, env: env.clone(), ending: releasing.clone() };
     let upkeep = Some(Upkeep { takeover, audit_interval: settings.audit_interval, epochs: epochs.clone() });
-    let connect = outside.connect.clone();
+    let calls = EtcdCalls::new(writers.metrics.clone());
+    let connect = outside.connect.clone().observed(calls.observe());
+    let metrics = writers.metrics.clone();
+    let gauges = Gauges { views: views.clone(), backlog: queue.backlog(), calls, metrics: metrics.clone() };
+    tasks.spawn("gauges", gauges.run(election.clone()));
     let sessions =
         Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), election.clone(), upkeep, connect);
     let registries = service_registry::Controller::new(writers.clone(), sessions);
@@ -282,6 +290,7 @@ fn start_controllers(
         events: cluster_events,
         env: env.clone(),
         server: outside.server.clone(),
+        metrics,
         stop: election.clone(),
         tasks: tasks.clone(),
     };

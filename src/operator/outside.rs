@@ -18,6 +18,7 @@ use crate::cluster;
 use crate::env::Env;
 use crate::probe::{Prober, TcpProber};
 use crate::registry::Connect;
+use crate::telemetry::metrics::Metrics;
 
 /// The ways out of the process.
 pub struct Outside {
@@ -27,6 +28,8 @@ pub struct Outside {
     pub rest: Client,
     /// The address of the API server, for the log.
     pub server: String,
+    /// The metrics of the clients and of everything else.
+    pub metrics: Arc<Metrics>,
     pub connect: Connect,
     pub prober: Arc<dyn Prober>,
     /// Where the admin pages are served; nowhere in a simulation.
@@ -51,16 +54,17 @@ impl Outside {
     /// # Errors
     /// [`OperatorError::Client`] if the configuration cannot be used, [`OperatorError::Admin`] if the address cannot.
     pub async fn open(config: Config, admin: SocketAddr, env: &Env) -> Result<Self, OperatorError> {
-        let server = config.cluster_url.to_string();
+        let (server, metrics) = (config.cluster_url.to_string(), Arc::default());
         let refused = |error: kube::Error| OperatorError::Client(of_kube(&error));
-        let lease = cluster::client::lease_client(config.clone(), env).map_err(refused)?;
-        let rest = cluster::client::client(config, env).map_err(refused)?;
+        let lease = cluster::client::lease_client(config.clone(), env, &metrics).map_err(refused)?;
+        let rest = cluster::client::client(config, env, &metrics).map_err(refused)?;
         let failed = |source| OperatorError::Admin { address: admin, source };
         let listener = TcpListener::bind(admin).await.map_err(failed)?;
         Ok(Self {
             lease,
             rest,
             server,
+            metrics,
             connect: Connect::to_etcd(),
             prober: Arc::new(TcpProber),
             admin: Some(listener),

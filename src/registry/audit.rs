@@ -82,8 +82,9 @@ async fn audit(handle: &Arc<RegistryHandle>, registry: &Arc<dyn Registry>, env: 
             audit.range(range, at).await?;
         }
     }
-    let (records, took_ms) = (audit.records, milliseconds(began.elapsed()));
-    debug!(registry = handle.name, ranges = ranges.len(), records, took_ms, differences = audit.found, "audited");
+    let (records, duration_ms) = (audit.records, milliseconds(began.elapsed()));
+    let (ranges, differences) = (ranges.len(), audit.found);
+    debug!(registry = handle.name, ranges, records, duration_ms, differences, "audited in {duration_ms} ms");
     Ok(audit.found)
 }
 

@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use super::Connector;
 use super::etcd::{EtcdConnector, Settings};
+use super::observed::{Observe, Observed};
 
 type Make = dyn Fn(&Settings) -> Arc<dyn Connector> + Send + Sync;
 
 /// Makes the connector of a session; clones make the same.
 #[derive(Clone)]
-pub struct Connect(Arc<Make>);
+pub struct Connect {
+    make: Arc<Make>,
+    observe: Option<Observe>,
+}
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,10 +32,21 @@ impl Connect {
 
     /// Connects in another way.
     pub fn by(make: impl Fn(&Settings) -> Arc<dyn Connector> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(make))
+        Self { make: Arc::new(make), observe: None }
     }
 
-    pub fn connector(&self, settings: &Settings) -> Arc<dyn Connector> {
-        (self.0)(settings)
+    /// The same, with somebody who is told of every call.
+    #[must_use]
+    pub fn observed(self, observe: Observe) -> Self {
+        Self { observe: Some(observe), ..self }
+    }
+
+    /// The connector of a ServiceRegistry's session.
+    pub fn connector(&self, registry: &str, settings: &Settings) -> Arc<dyn Connector> {
+        let connector = (self.make)(settings);
+        match &self.observe {
+            Some(observe) => Arc::new(Observed::new(connector, registry, observe.clone())),
+            None => connector,
+        }
     }
 }

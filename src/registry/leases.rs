@@ -67,6 +67,8 @@ impl Lease {
 /// The leases of one registry.
 #[derive(Debug)]
 pub struct LeasePool {
+    /// The name of the ServiceRegistry, for the log.
+    registry: String,
     /// Everything that the IDs follow from, but for the TTL.
     seed: String,
     ttl_seconds: i64,
@@ -118,6 +120,7 @@ impl Drop for Room<'_> {
 impl LeasePool {
     pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
         let mut pool = Self {
+            registry: registry.to_owned(),
             seed: format!("{cluster_id}\n{registry}\n{}\n{}", layout.format().as_str(), layout.prefix()),
             ttl_seconds,
             in_order: Vec::new(),
@@ -291,7 +294,7 @@ impl LeasePool {
         let sent = Instant::now();
         match registry.grant(id, self.ttl_seconds).await? {
             Grant::Granted { ttl, revision } => {
-                debug!(lease = %id, ttl, "granted");
+                debug!(registry = self.registry, lease = %id, ttl_seconds = ttl, "granted");
                 *lock(&self.granted_seconds) = Some(ttl);
                 self.kept(id, sent, ttl);
                 lock(&self.leases).entry(id).or_default().granted_at = revision;
@@ -344,7 +347,11 @@ impl LeasePool {
         let news = lease.refused_until.is_none_or(|until| until <= now);
         lease.refused_until = Some(now + 2 * ttl);
         if news {
-            warn!(lease = %id, "our user may not write every record on a lease of ours; the others move to another one");
+            warn!(
+                registry = self.registry,
+                lease = %id,
+                "our user may not write every record on a lease of ours; the others move to another one"
+            );
         }
         news
     }
@@ -377,6 +384,12 @@ impl LeasePool {
     pub(super) fn reserved(&self) -> BTreeSet<LeaseId> {
         let leases = lock(&self.leases);
         leases.iter().filter(|(_, lease)| lease.reserved > 0 && lease.kept.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// The number of leases that live, as far as this process knows.
+    pub fn living(&self) -> usize {
+        let now = Instant::now();
+        lock(&self.leases).values().filter(|lease| lease.is_alive(now)).count()
     }
 
     /// How long our records survive after the last replica stops.

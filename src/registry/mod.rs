@@ -2,6 +2,7 @@
 //!
 //! - [`Registry`]: the calls of one connection, which [`etcd`] implements. [`Connect`]: makes the connector of a
 //!   session.
+//! - [`observed`]: the same connections, whose calls somebody counts.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //!   `silence`: until when its watch counts; [`phase`]: how far it is.
@@ -46,6 +47,7 @@ pub mod known_clusters;
 pub mod leases;
 mod look_ups;
 mod neighbours;
+pub mod observed;
 pub mod orphans;
 mod outcomes;
 pub mod phase;
@@ -162,6 +164,9 @@ pub struct WatchRange {
 #[async_trait]
 pub trait Connector: Send + Sync {
     async fn connect(&self) -> Result<Arc<dyn Registry>>;
+
+    /// A session over a connection of this connector ended, and another one follows.
+    fn session_ended(&self, _: &RegistryError) {}
 }
 
 /// A stream of changes that ends with its first error. Only [`Watch::next`] has no deadline.

@@ -70,6 +70,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
             ended = once(&handle, connector.as_ref(), &env, &look_ups) => ended,
         };
         handle.disconnected();
+        connector.session_ended(&ended);
         if started.elapsed() >= SOUND_AFTER {
             failures = 0;
         }

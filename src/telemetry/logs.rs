@@ -40,7 +40,7 @@ pub fn init(format: Format, traces: Option<&Traces>) {
 }
 
 /// Fields that repeat, for programs, what the message says to people.
-const SAID: [&str; 8] = [
+const SAID: [&str; 11] = [
     "namespace",
     "name",
     "records_created",
@@ -48,7 +48,10 @@ const SAID: [&str; 8] = [
     "endpoints_added",
     "endpoints_removed",
     "registry_revision",
-    "pass_ms",
+    "duration_ms",
+    "group",
+    "stood_back",
+    "waiting",
 ];
 
 /// The message, then each field that it does not say.
@@ -101,14 +104,14 @@ mod tests {
         let layer = fmt::layer().without_time().with_target(false).with_ansi(false).fmt_fields(ForPeople);
         let subscriber = tracing_subscriber::registry().with(layer.with_writer(move || lines.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(namespace = "shop", name = "user", pass_ms = 3, "synced shop/user");
-            tracing::info!(registry = "main", took_ms = 7, "audited");
+            tracing::info!(namespace = "shop", name = "user", duration_ms = 3, "synced shop/user, 3 ms");
+            tracing::info!(registry = "main", differences = 7, "audited");
             tracing::info!("a\u{1b}[2J\nforged");
         });
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,
-            " INFO synced shop/user\n INFO audited registry=\"main\" took_ms=7\n INFO a\\u{1b}[2J\\nforged\n"
+            " INFO synced shop/user, 3 ms\n INFO audited registry=\"main\" differences=7\n INFO a\\u{1b}[2J\\nforged\n"
         );
     }
 

@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::calls::{Calls, OfRegistry};
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Direction {
     /// `export` or `import`.
@@ -53,11 +55,6 @@ pub struct Skipped {
 pub struct Services {
     /// `synced`, `observed`, `waiting`, `rejected`, `failed`.
     pub state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfRegistry {
-    pub registry: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -122,6 +119,10 @@ pub struct Metrics {
     pub watch_age: Family<OfKind, Gauge<f64, AtomicU64>>,
     pub drain_requests: Family<DrainOutcome, Counter>,
     pub drains_waiting: Gauge,
+    /// Services whose pass is due and has not begun.
+    pub queue: Gauge,
+    pub queue_age: Gauge<f64, AtomicU64>,
+    pub calls: Calls,
 }
 
 impl fmt::Debug for Metrics {
@@ -158,6 +159,9 @@ impl Default for Metrics {
             watch_age: Family::default(),
             drain_requests: Family::default(),
             drains_waiting: Gauge::default(),
+            queue: Gauge::default(),
+            queue_age: Gauge::default(),
+            calls: Calls::default(),
         };
         // A series that appears with its first value hides that value from `rate()`.
         for direction in ["export", "import"] {
@@ -235,6 +239,14 @@ impl Metrics {
             "Requests of pods that end which wait for their records to go",
             self.drains_waiting.clone(),
         );
+        r.register("queue_depth", "RegisteredServices whose pass is due and has not begun", self.queue.clone());
+        r.register_with_unit(
+            "queue_age",
+            "Time for which the first of these passes has been due",
+            Unit::Seconds,
+            self.queue_age.clone(),
+        );
+        self.calls.register(r);
         r.register("build", "What this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self
     }
@@ -328,82 +340,5 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_names_are_those_that_users_were_promised() {
-        let metrics = Metrics::default();
-        metrics.propagation.get_or_create(&Direction { direction: "import" }).observe(0.1);
-        metrics.reconciles.get_or_create(&Outcome { outcome: "synced" }).inc();
-        metrics.passes.observe(0.02);
-        metrics.wrote("registry", "create", "ok", 2);
-        metrics.set_records("main", 1, 2, 3);
-        metrics.skipped.get_or_create(&Skipped { reason: "LoopbackAddress" }).set(1);
-        metrics.held.set(1);
-        metrics.set_session("main", "watching");
-        metrics.set_ready("main", true);
-        metrics.audited("main", "agrees", 2);
-        metrics.set_discovered("main", 4, 5);
-        metrics.moved(None, Some("failed"));
-        metrics.moved(Some("failed"), Some("synced"));
-        metrics.leader.set(1);
-        metrics.gates.get_or_create(&Gate { reason: "Registered" }).inc();
-        metrics.watch_age.get_or_create(&OfKind { kind: "Pod" }).set(2.0);
-        metrics.drain_requests.get_or_create(&DrainOutcome { outcome: "drained" }).inc();
-        let text = metrics.print().unwrap();
-        for line in [
-            "twinspan_propagation_seconds_count{direction=\"import\"} 1",
-            "twinspan_reconcile_total{outcome=\"synced\"} 1",
-            "twinspan_pass_seconds_count 1",
-            "twinspan_writes_total{side=\"registry\",op=\"create\",result=\"ok\"} 2",
-            "twinspan_records{registry=\"main\",kind=\"undecodable\"} 3",
-            "twinspan_skipped_instances{reason=\"LoopbackAddress\"} 1",
-            "twinspan_held_deletions 1",
-            "twinspan_session_state{registry=\"main\",state=\"watching\"} 1",
-            "twinspan_session_state{registry=\"main\",state=\"failed\"} 0",
-            "twinspan_audits_total{registry=\"main\",result=\"agrees\"} 2",
-            "twinspan_leader 1",
-            "twinspan_discovered_services{registry=\"main\",direction=\"import\"} 5",
-            "twinspan_watch_age_seconds{kind=\"Pod\"} 2.0",
-            "twinspan_drain_requests_total{outcome=\"drained\"} 1",
-            "twinspan_drains_waiting 0",
-            "twinspan_lost_instances 0",
-            "twinspan_readiness_gates_total{reason=\"Registered\"} 1",
-            "twinspan_readiness_gates_waiting 0",
-            "twinspan_statuses_waiting 0",
-            "twinspan_registry_ready{registry=\"main\"} 1",
-            "twinspan_services{state=\"synced\"} 1",
-            "twinspan_services{state=\"failed\"} 0",
-            "# UNIT twinspan_propagation_seconds seconds",
-            "process_resident_memory_bytes ",
-            "process_cpu_seconds_total ",
-            "process_start_time_seconds ",
-            "process_open_fds ",
-            "process_max_fds ",
-            concat!("twinspan_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-
-        // The operations guide describes each metric in the same words.
-        let guide = include_str!("../../docs/operations.md");
-        for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
-            let (name, help) = help.split_once(' ').unwrap();
-            let help = help.trim_end_matches('.');
-            let told = guide.lines().any(|line| line.starts_with(&format!("| `{name}")) && line.contains(help));
-            assert!(told, "docs/operations.md has no row with {name} and {help:?}");
-        }
-
-        let plain = metrics.print_plain().unwrap();
-        let series = |text: &str| -> std::collections::BTreeSet<String> {
-            let lines = text.lines().filter(|line| !line.starts_with('#'));
-            lines.filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned)).collect()
-        };
-        assert_eq!(series(&plain), series(&text), "both formats say the same");
-        assert!(plain.contains("\ntwinspan_leader 1\n") && !plain.contains("# EOF"), "{plain}");
-
-        metrics.forget_registry("main");
-        assert!(!metrics.print().unwrap().contains("main"));
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

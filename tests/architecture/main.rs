@@ -7,9 +7,11 @@
 // A test prints what went wrong, and panics if it cannot go on.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod log_fields;
 mod rules;
 mod source;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use source::Sources;
@@ -117,4 +119,31 @@ fn a_circle_between_a_driver_and_its_child_is_found() {
 fn test_code_is_left_out() {
     let lines = "#[cfg(test)] mod tests { use crate::controllers::queue::Queue; }";
     assert_eq!(planted("src/probe/connect.rs", lines), Vec::<String>::new());
+}
+
+#[test]
+fn each_field_of_the_log_is_in_the_operations_guide_and_no_other() {
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let lines = log_fields::lines(&sources());
+    assert!(lines.len() > 80, "{} lines", lines.len());
+    let fields: BTreeSet<String> = lines.iter().flat_map(|line| line.fields.iter().cloned()).collect();
+    let documented = log_fields::documented(&guide);
+    let missing: Vec<_> = fields.difference(&documented).collect();
+    let unused: Vec<_> = documented.difference(&fields).collect();
+    assert!(missing.is_empty() && unused.is_empty(), "not in docs/operations.md: {missing:?}; in no line: {unused:?}");
+}
+
+#[test]
+fn lines_about_a_service_or_a_registry_name_it_in_their_fields() {
+    let breaches = |sources: &Sources| log_fields::breaches(&log_fields::lines(sources));
+    assert_eq!(breaches(&sources()), Vec::<String>::new());
+    for (file, planted) in [
+        ("src/controllers/registered_service/dry_run.rs", "fn f() { info!(name, \"{key} is odd\"); }"),
+        ("src/registry/audit.rs", "fn f() { tokio::select! { () = a => { warn!(differences, \"odd\"); } } }"),
+        ("src/registry/audit.rs", "fn f() { debug!(registry = name, took_ms = 3, \"odd\"); }"),
+    ] {
+        let mut sources = sources();
+        sources.get_mut(file).unwrap().push_str(planted);
+        assert_eq!(breaches(&sources).len(), 1, "{planted}");
+    }
 }

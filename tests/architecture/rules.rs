@@ -103,13 +103,13 @@ const WRITES: &[(&str, usize, &[&str])] = &[
     ("delete_collection", 2, &[]),
     ("publish", 2, &[EVENTS, "twinspan::cluster::events", "twinspan::controllers"]),
     // etcd. A takeover raises the epoch; a keepalive changes no key, so every replica sends it.
-    ("commit", 1, &[REGISTRY, "twinspan::registry::takeover"]),
-    ("grant", 2, &["twinspan::registry::leases", ETCD.1]),
+    ("commit", 1, &[REGISTRY, "twinspan::registry::takeover", OBSERVED]),
+    ("grant", 2, &["twinspan::registry::leases", ETCD.1, OBSERVED]),
     // A stream of the status page has a method of that name, which keeps a connection to a reader.
     (
         "keep_alive",
         1,
-        &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, "twinspan::page::server"],
+        &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, OBSERVED, "twinspan::page::server"],
     ),
     ("txn", 1, &[ETCD.1]),
 ];
@@ -117,6 +117,8 @@ const CLUSTER: &str = "twinspan::cluster::writer";
 const ELECTION: &str = "twinspan::leadership::election";
 const EVENTS: &str = "twinspan::cluster::event_api";
 const STATUSES: &str = "twinspan::cluster::status_writer";
+/// A connection that passes on what it is asked, and measures it.
+const OBSERVED: &str = "twinspan::registry::observed";
 const REGISTRY: &str = "twinspan::registry::writer";
 /// The questions whether this process may write; `ask` is that of the doors themselves. That it leads is not enough.
 const QUESTIONS: &[&str] = &["may_write", "ask"];

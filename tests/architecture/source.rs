@@ -257,12 +257,12 @@ fn is_punct(token: &TokenTree, char: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == char)
 }
 
-fn is_test_only(attribute: &Attribute) -> bool {
+pub fn is_test_only(attribute: &Attribute) -> bool {
     let condition = attribute.meta.to_token_stream().to_string().replace(' ', "");
     condition == "cfg(test)"
 }
 
-fn attributes(item: &Item) -> &[Attribute] {
+pub fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
         Item::Enum(item) => &item.attrs,

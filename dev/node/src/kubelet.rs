@@ -91,6 +91,8 @@ clusterCIDR: {PODS}
 conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
 detectLocalMode: ClusterCIDR
 hostnameOverride: {NAME}
+# Where the API server's proxy finds it, as on clusters with a monitoring stack.
+metricsBindAddress: {NODE}:10249
 "#,
                 show(&access.path)
             ),

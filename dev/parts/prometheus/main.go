@@ -1,4 +1,5 @@
-// Command prometheus tells which alerts fire after a series of scrapes. Storage,
+// Command prometheus tells which alerts fire after a series of scrapes, or with
+// `ranges` what queries answer about them. Storage,
 // scrape format, query engine and rule groups are Prometheus' own; what it leaves
 // out is waiting: each scrape counts as taken one step after the one before.
 package main
@@ -49,6 +50,9 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == "decode" {
 		answer = func(in io.Reader, out io.Writer) error { return decode(os.Args[2], in, out) }
 	}
+	if len(os.Args) == 2 && os.Args[1] == "ranges" {
+		answer = ranges
+	}
 	if err := answer(os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "prometheus:", err)
 		os.Exit(1)
@@ -60,17 +64,11 @@ func run(in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(in).Decode(&asked); err != nil {
 		return fmt.Errorf("cannot read the question: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "prometheus-")
+	db, end, err := open()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	quiet := promslog.NewNopLogger()
-	db, err := tsdb.Open(dir, quiet, nil, tsdb.DefaultOptions(), nil)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	defer end()
 
 	groups, err := load(db, asked)
 	if err != nil {
@@ -78,7 +76,7 @@ func run(in io.Reader, out io.Writer) error {
 	}
 	ctx := context.Background()
 	now := time.Unix(1_700_000_000, 0)
-	seen := map[string]labels.Labels{}
+	seen := labelSets{}
 	for number, scrape := range asked.Scrapes {
 		now = now.Add(time.Duration(asked.Step) * time.Second)
 		if seen, err = store(ctx, db, scrape, seen, now); err != nil {
@@ -104,10 +102,30 @@ func run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(answer)
 }
 
-func load(db *tsdb.DB, asked question) (map[string]*rules.Group, error) {
-	engine := promql.NewEngine(promql.EngineOpts{
+type labelSets = map[string]labels.Labels
+
+// open makes an empty database, and the function that removes it.
+func open() (*tsdb.DB, func(), error) {
+	dir, err := os.MkdirTemp("", "prometheus-")
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := tsdb.Open(dir, promslog.NewNopLogger(), nil, tsdb.DefaultOptions(), nil)
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, nil, err
+	}
+	return db, func() { db.Close(); os.RemoveAll(dir) }, nil
+}
+
+func newEngine() *promql.Engine {
+	return promql.NewEngine(promql.EngineOpts{
 		MaxSamples: 1e6, Timeout: time.Minute, LookbackDelta: 5 * time.Minute,
 	})
+}
+
+func load(db *tsdb.DB, asked question) (map[string]*rules.Group, error) {
+	engine := newEngine()
 	manager := rules.NewManager(&rules.ManagerOptions{
 		QueryFunc:    rules.EngineQueryFunc(engine, db),
 		NotifyFunc:   func(context.Context, string, ...*rules.Alert) {},
@@ -127,10 +145,10 @@ func load(db *tsdb.DB, asked question) (map[string]*rules.Group, error) {
 // store appends one scrape of every target. Series that were there before and are
 // not now end with a staleness marker, as after a real scrape.
 func store(
-	ctx context.Context, db *tsdb.DB, scrape map[string]string, before map[string]labels.Labels, now time.Time,
-) (map[string]labels.Labels, error) {
+	ctx context.Context, db *tsdb.DB, scrape map[string]string, before labelSets, now time.Time,
+) (labelSets, error) {
 	appender := db.Appender(ctx)
-	seen := map[string]labels.Labels{}
+	seen := labelSets{}
 	for target, text := range scrape {
 		p, err := textparse.New([]byte(text), openMetrics, nil, textparse.ParserOptions{})
 		if err != nil {

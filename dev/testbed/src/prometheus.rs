@@ -1,5 +1,5 @@
-//! Prometheus' own code (`dev/parts/prometheus`), for the alerts that fire after a series of scrapes, and its
-//! operator's types, for the known fields of an object.
+//! Prometheus' own code (`dev/parts/prometheus`), for the alerts that fire after a series of scrapes and for queries
+//! about them, and its operator's types, for the known fields of an object.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,6 +28,21 @@ pub struct Alert {
 /// before.
 pub async fn alerts(rules: &Path, step: Duration, scrapes: &[Scrape]) -> Result<Vec<Alert>> {
     ask("prometheus", &[], &json!({"rules": rules, "step": step.as_secs(), "scrapes": scrapes})).await
+}
+
+/// One series of an answer to a query.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Series {
+    pub labels: BTreeMap<String, String>,
+    /// Seconds since the first scrape, and the value there; what is no number is left out.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// The answer to each query at the time of every scrape. The first one was taken at `start`, in seconds since the Unix
+/// epoch, and each further one a step later.
+pub async fn ranges(start: u64, step: Duration, scrapes: &[Scrape], queries: &[String]) -> Result<Vec<Vec<Series>>> {
+    let question = json!({"start": start, "step": step.as_secs(), "scrapes": scrapes, "queries": queries});
+    ask("prometheus", &["ranges"], &question).await
 }
 
 /// Fails if an object of the Prometheus operator (`ServiceMonitor`, `PodMonitor`, `PrometheusRule`) has an unknown

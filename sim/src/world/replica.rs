@@ -155,14 +155,16 @@ async fn run(world: World, cluster: usize, sender: Sender, skew: i64, stop: Canc
     );
     let env = env.run_by(world.scheduler.executor(sender.process));
     let transport = ToApiServers::new(&world.wire, &kube.kube, kube.servers.clone(), &sender);
-    let (lease, rest) = cluster::client::over(&transport, &env);
+    let metrics = Arc::default();
+    let (lease, rest) = cluster::client::over(&transport, &env, &metrics);
     let members: BTreeMap<_, _> =
         (0..world.size.members).map(|n| (format!("http://etcd-{n}:2379"), (world.etcd.clone(), n))).collect();
     let dialer = Arc::new(ToMembers::new(&world.wire, members, &sender));
     let connect = Connect::by(move |settings| Arc::new(EtcdConnector::over(settings.clone(), dialer.clone())));
     let prober = Arc::new(Probing(world.truth.clone()));
     let server = format!("https://api-{}", kube.name);
-    let outside = Outside { lease, rest, server, connect, prober, admin: None, inside: None, page: None, drain: None };
+    let (admin, inside, page, drain) = (None, None, None, None);
+    let outside = Outside { lease, rest, server, metrics, connect, prober, admin, inside, page, drain };
     let settings = Settings {
         reach: Default::default(),
         namespace: OPERATOR.to_owned(),

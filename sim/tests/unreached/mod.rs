@@ -22,7 +22,7 @@ pub const UNREACHED: [(&str, &str); 17] = [
     ("of other clusters stand by for", "no world has spec.import.clusters"),
     ("the status page is not served", "a replica of a world serves no page"),
     ("pods that end are not waited for", NO_DRAIN),
-    ("a pod that ends was answered", NO_DRAIN),
-    ("a pod ends while its record is in the registry still", NO_DRAIN),
+    ("that ends was answered", NO_DRAIN),
+    ("ends while its record is in the registry still", NO_DRAIN),
     ("a task broke off", "a task that breaks off is a fault of the operator"),
 ];

@@ -161,17 +161,14 @@ impl Controller {
                 updated = applied.updated,
                 deleted = applied.deleted,
                 pending = plan.pending().saturating_sub(applied.wrote),
+                duration_ms = milliseconds(started.elapsed()),
                 "discovery: {} RegisteredServices written, {} ms",
                 applied.wrote,
                 milliseconds(started.elapsed())
             );
         } else {
-            debug!(
-                registry = name,
-                pending = plan.pending(),
-                took = milliseconds(started.elapsed()),
-                "discovery planned"
-            );
+            let (pending, duration_ms) = (plan.pending(), milliseconds(started.elapsed()));
+            debug!(registry = name, pending, duration_ms, "discovery planned, {duration_ms} ms");
         }
         if self.views.discoveries.set(name, Some(found)) {
             self.report(name);

@@ -257,7 +257,7 @@ fn controller(views: &Views, api: &FakeApi) -> Controller {
     let leadership = Leadership::none();
     leadership.acquired();
     let (events, _) = mpsc::unbounded_channel();
-    let (writers, _) = Writers::new(&api.client(), views, &leadership, "a", events);
+    let (writers, _) = Writers::new(&api.client(), views, &leadership, "a", events, Arc::default());
     let (reports, _) = mpsc::unbounded_channel();
     Controller::new(views.clone(), writers, reports)
 }

@@ -56,7 +56,8 @@ fn bench() -> Bench {
     let mut views = Views::new(Env::started_at(move || noon, || 0.5));
     views.gates = Gates::on();
     leadership.acquired();
-    let (writers, publisher) = Writers::new(&api.client(), &views, &leadership, "a", mpsc::unbounded_channel().0);
+    let (writers, publisher) =
+        Writers::new(&api.client(), &views, &leadership, "a", mpsc::unbounded_channel().0, Arc::default());
     tokio::spawn(publisher.run(stop.clone()));
     let metrics = writers.metrics.clone();
     tokio::spawn(Controller::new(views.clone(), writers).run(stop.clone()));

@@ -97,7 +97,7 @@ fn start_writers(
     stop: &CancellationToken,
 ) -> (Writers, mpsc::UnboundedReceiver<ClusterEvent>) {
     let (sender, events) = mpsc::unbounded_channel();
-    let (writers, publisher) = Writers::new(&api.client(), views, leadership, "a", sender);
+    let (writers, publisher) = Writers::new(&api.client(), views, leadership, "a", sender, Arc::default());
     tokio::spawn(publisher.run(stop.clone()));
     tokio::spawn(writers.statuses.clone().run(stop.clone()));
     (writers, events)

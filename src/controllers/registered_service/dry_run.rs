@@ -12,11 +12,11 @@ const NAMED: usize = 10;
 
 /// Logs the planned writes, unless the last pass planned the same. Returns their words, for the next pass.
 pub(super) fn log(key: &ServiceKey, plan: &Plan, last: &str) -> String {
-    let words = words(plan);
+    let (words, ServiceKey { namespace, name }) = (words(plan), key);
     if words != last {
         match words.as_str() {
-            "" => info!("dry run: {key} has nothing to write any more"),
-            words => info!("dry run: would write for {key}: {words}"),
+            "" => info!(namespace, name, "dry run: {key} has nothing to write any more"),
+            words => info!(namespace, name, "dry run: would write for {key}: {words}"),
         }
     }
     words

@@ -81,7 +81,8 @@ fn not_accepted(observed: &Observed, validation: &Validation, told: &mut Told, p
     let rejection = validation.rejection.as_ref();
     let rejection = rejection.map(|rejection| (rejection.reason.as_str().to_owned(), rejection.message.clone()));
     if let Some((reason, message)) = rejection.as_ref().filter(|now| told.rejection.as_ref() != Some(*now)) {
-        warn!("not accepted {}: {reason}: {message}", observed.facts.key);
+        let model::ServiceKey { namespace, name } = &observed.facts.key;
+        warn!(namespace, name, reason, "not accepted {namespace}/{name}: {reason}: {message}");
         publish(Reason::NotAccepted, Note::Text(format!("{reason}: {message}")));
     }
     told.rejection = rejection;

@@ -216,17 +216,20 @@ pub(super) fn until(at: Timestamp, now: Timestamp) -> Duration {
 fn log(pass: &Pass<'_>) {
     let Pass { observed, plan, applied, took, .. } = *pass;
     let key = &observed.facts.key;
+    let ServiceKey { namespace, name } = key;
+    let registry = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
     if applied.wrote() {
         let revision = observed.facts.registry.as_ref().map_or(0, |registry| registry.snapshot.revision);
         info!(
-            namespace = key.namespace,
-            name = key.name,
+            namespace,
+            name,
+            registry,
             records_created = applied.records.0,
             records_deleted = applied.records.1,
             endpoints_added = if applied.slices > 0 { plan.slices.added } else { 0 },
             endpoints_removed = if applied.slices > 0 { plan.slices.removed } else { 0 },
             registry_revision = applied.revision.max(revision),
-            pass_ms = milliseconds(took),
+            duration_ms = milliseconds(took),
             "synced {key}: exported +{} -{}, imported +{} -{}, registry rev {}, {} ms",
             applied.records.0,
             applied.records.1,
@@ -237,24 +240,30 @@ fn log(pass: &Pass<'_>) {
         );
         let stood_back = plan.directions.as_ref().map_or(0, |directions| directions.import.stood_back.len());
         if stood_back > 0 && applied.slices > 0 {
-            info!("{stood_back} of other clusters stand by for {key}: enough of this cluster are there");
+            info!(
+                namespace,
+                name,
+                registry,
+                stood_back,
+                "{stood_back} of other clusters stand by for {key}: enough of this cluster are there"
+            );
         }
     }
     if applied.created_service {
-        info!("created the Service of {key}");
+        info!(namespace, name, registry, "created the Service of {key}");
     }
     match &applied.registry_error {
         // The epoch is being raised, or a session is being checked; every service is reconciled afterwards.
         Some(RegistryError::NotLeader | RegistryError::NoEpoch | RegistryError::NotSole) | None => {}
-        Some(error) => warn!("cannot export {key}: {error}"),
+        Some(error) => warn!(namespace, name, registry, reason = error.label(), "cannot export {key}: {error}"),
     }
     match &applied.cluster_error {
         Some(ClusterError::NotLeader) | None => {}
-        Some(error @ ClusterError::Conflict { .. }) => debug!("{key}: {error}"),
-        Some(error) => warn!("cannot import {key}: {error}"),
+        Some(error @ ClusterError::Conflict { .. }) => debug!(namespace, name, registry, "{key}: {error}"),
+        Some(error) => warn!(namespace, name, registry, reason = error.label(), "cannot import {key}: {error}"),
     }
     for (group, message) in &applied.refused {
-        warn!("cannot import {group} into {key}: {message}");
+        warn!(namespace, name, registry, group = %group, "cannot import {group} into {key}: {message}");
     }
 }
 

@@ -87,7 +87,7 @@ pub fn bench_of(leadership: Leadership) -> Bench {
     let (views, api, stop) = (Views::new(env.clone()), FakeApi::default(), CancellationToken::new());
     let (registry_events, registry) = mpsc::unbounded_channel();
     let (cluster, cluster_events) = mpsc::unbounded_channel();
-    let (writers, publisher) = Writers::new(&api.client(), &views, &leadership, "a", cluster.clone());
+    let (writers, publisher) = Writers::new(&api.client(), &views, &leadership, "a", cluster.clone(), Arc::default());
     tokio::spawn(publisher.run(stop.clone()));
     tokio::spawn(writers.statuses.clone().run(stop.clone()));
     let (_, probe) = mpsc::unbounded_channel();

@@ -384,7 +384,7 @@ impl Sessions {
 
     fn begin(&self, handle: Arc<RegistryHandle>, settings: SessionSettings) -> Running {
         let stop = self.stop.child_token();
-        let (connector, env) = (self.connect.connector(&settings.connection), &self.views.env);
+        let (connector, env) = (self.connect.connector(&handle.name, &settings.connection), &self.views.env);
         env.spawn_on(&self.tasks, session::run(handle.clone(), connector, env.clone(), stop.clone()));
         if let Some(upkeep) = &self.upkeep {
             upkeep.start(&handle, env, &self.tasks, &stop);

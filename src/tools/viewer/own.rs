@@ -43,7 +43,9 @@ impl Own {
         let (view, events) = (views.cluster.clone(), cluster_events);
         // The person who asks knows the server's address.
         let server = "the API server".to_owned();
-        let watches = Watches { view, events, env, server, stop: stop.clone(), tasks: tasks.clone() };
+        // A command shows no metrics.
+        let metrics = Default::default();
+        let watches = Watches { view, events, env, server, metrics, stop: stop.clone(), tasks: tasks.clone() };
         watches.start(client, operator_namespace);
         Self { views, tasks, stop }
     }

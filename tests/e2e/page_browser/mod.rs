@@ -1,14 +1,16 @@
-//! The status page in a real headless Chromium.
+//! The status page, and the dashboard of the chart, in a real headless Chromium.
 //!
 //! - [`cluster`]: stories on a real cluster and a real registry, whose objects are in [`scene`]. [`pictures`]: how the
 //!   page looks there.
 //! - [`alone`]: stories on the page's own server with lines that a cluster would take long to have ([`served`]).
+//! - [`dashboard`]: the panels of the dashboard with the data of a run.
 //! - [`driver`]: the browser. [`reader`]: somebody who looks at the page.
 //!
 //! Owns nothing. Refuses to know how the page is made.
 
 mod alone;
 mod cluster;
+mod dashboard;
 mod driver;
 mod pictures;
 mod reader;
@@ -17,4 +19,4 @@ mod served;
 
 use crate::harness::stories;
 
-stories![modules: alone, cluster];
+stories![modules: alone, cluster, dashboard];

@@ -25,7 +25,7 @@ pub async fn take(reader: &Reader) -> Result<()> {
             reader.use_theme(theme).await?;
             reader.sees("no animation", "return document.getAnimations().length === 0").await?;
             let picture = reader.driver.picture().await?;
-            shows_something(&picture).with_context(|| format!("page-{name}{suffix}"))?;
+            shows_something(&picture, (WIDTH, HEIGHT)).with_context(|| format!("page-{name}{suffix}"))?;
             if bless {
                 let path = file(&format!("page-{name}{suffix}.png"));
                 std::fs::write(&path, &picture).with_context(|| path.display().to_string())?;
@@ -37,14 +37,14 @@ pub async fn take(reader: &Reader) -> Result<()> {
     reader.use_theme(Theme::Light).await
 }
 
-fn file(name: &str) -> PathBuf {
+pub fn file(name: &str) -> PathBuf {
     repository().join("docs/images").join(name)
 }
 
 /// The picture has the size of the window, and is no even area.
-fn shows_something(picture: &[u8]) -> Result<()> {
+pub fn shows_something(picture: &[u8], (width, height): (u32, u32)) -> Result<()> {
     ensure!(picture.starts_with(b"\x89PNG\r\n\x1a\n") && picture.len() > LEAST, "{} bytes", picture.len());
     let number = |at: usize| picture.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-    ensure!((number(16), number(20)) == (Some(WIDTH), Some(HEIGHT)), "{:?} × {:?}", number(16), number(20));
+    ensure!((number(16), number(20)) == (Some(width), Some(height)), "{:?} × {:?}", number(16), number(20));
     Ok(())
 }

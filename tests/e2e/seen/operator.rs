@@ -61,7 +61,10 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
     let synced = format!("synced {registry}/echo: ");
     let lines: Vec<&str> = log.lines().filter_map(|line| line.split_once(&synced).map(|(_, rest)| rest)).collect();
     for wanted in ["exported +1 -0, imported +0 -0, registry rev ", "exported +0 -0, imported +1 -0, registry rev "] {
-        ensure!(lines.iter().any(|l| l.starts_with(wanted) && l.ends_with(" ms")), "no {wanted:?} in {lines:?}");
+        ensure!(
+            lines.iter().any(|l| l.starts_with(wanted) && l.contains(" ms registry=")),
+            "no {wanted:?} in {lines:?}"
+        );
     }
     sandbox.nothing_foreign_was_touched().await
 }

@@ -2,12 +2,13 @@
 //! with `--ignored` (`make test-node`); it fails where it is asked for and not possible.
 
 // A test prints what went wrong, and panics if it cannot go on.
-#![allow(clippy::print_stderr)]
+#![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod failover;
 mod outside;
 mod page;
 mod pods;
+mod programming;
 mod rollouts;
 mod steps;
 mod witness;
@@ -68,6 +69,7 @@ async fn chapters(node: &Node) -> Result<()> {
     page.shows_the_leader(node).await?;
     failover::nothing_is_lost(node, &outside).await?;
     page.shows_the_leader(node).await?;
+    programming::latencies_are_measured(node).await?;
     outside::nodes_are_reached_where_pods_are_not(node).await?;
     rollouts::no_call_is_lost(node).await?;
     node.helm(&["test", "twinspan", "--namespace", twinspan_testbed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
