@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::common::SOCKET;
 use super::config::{Access, ConfigError, config};
+use super::networks::NetworkArgs;
 use crate::env::Env;
 use crate::operator::{self, Inside, OperatorError, Outside, Settings, StatusPage};
 use crate::page::door::Hosts;
@@ -85,6 +86,8 @@ pub struct Args {
         overrides_with = "audit_interval"
     )]
     audit_interval: Duration,
+    #[command(flatten)]
+    networks: NetworkArgs,
 }
 
 /// Where the status page is served.
@@ -170,6 +173,7 @@ async fn operate(args: Args) -> Result<(), Error> {
         dry_run: args.dry_run,
         rollouts: args.rollouts,
         audit_interval: args.audit_interval,
+        networks: args.networks.named(),
         identity,
     };
     let stop = CancellationToken::new();

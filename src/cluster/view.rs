@@ -117,6 +117,8 @@ pub enum ClusterEvent {
 #[derive(Debug, Default)]
 pub struct ClusterView {
     synced: BTreeSet<Kind>,
+    /// Kinds that the API server does not serve.
+    absent: BTreeSet<Kind>,
     /// Every RegisteredService; a stand-in for one that this version cannot read.
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     /// Every ServiceRegistry; a stand-in for one that this version cannot read.
@@ -158,6 +160,24 @@ impl ClusterView {
     /// A kind was listed completely. Returns true the first time.
     pub fn set_synced(&mut self, kind: Kind) -> bool {
         self.synced.insert(kind)
+    }
+
+    /// The API server does not serve a kind that it may lack, so that nothing is waited for. Objects of an API server
+    /// that did serve it stay. Returns true if it was served, or not known to be.
+    pub fn set_absent(&mut self, kind: Kind) -> bool {
+        self.synced.insert(kind);
+        self.absent.insert(kind)
+    }
+
+    /// The API server serves a kind. Returns true if it did not before.
+    pub fn set_served(&mut self, kind: Kind) -> bool {
+        self.absent.remove(&kind)
+    }
+
+    /// Whether nothing tells an address of a Service from others: no ServiceCIDR, no setting, and no ClusterIP in use.
+    pub fn knows_no_service_range(&self) -> bool {
+        let ranges = &self.networks.trust().service_cidrs;
+        self.absent.contains(&Kind::ServiceCidr) && ranges.is_empty() && self.cluster_ips.is_empty()
     }
 
     /// Whether these kinds were listed completely.

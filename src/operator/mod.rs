@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use twinspan_core::model::ServiceKey;
 
+use crate::cluster::networks::NamedNetworks;
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
 use crate::controllers::discovery;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub rollouts: bool,
     /// The interval between two audits of each registry.
     pub audit_interval: Duration,
+    /// Networks of the cluster that its API server need not tell.
+    pub networks: NamedNetworks,
     /// Names this replica in the Lease and in Events.
     pub identity: String,
 }
@@ -126,6 +129,7 @@ pub async fn run(
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop, &env);
     let (mut views, leadership) = (Views::new(env), settings.leadership());
+    views.cluster().networks.name(&settings.networks);
     if settings.rollouts {
         views.gates = Gates::on();
     }
@@ -354,6 +358,7 @@ mod tests {
                 dry_run,
                 rollouts: false,
                 audit_interval: Duration::from_secs(600),
+                networks: NamedNetworks::default(),
                 identity: "me".to_owned(),
             };
             assert_eq!(settings.elects(), elects, "{settings:?}");

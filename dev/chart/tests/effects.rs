@@ -32,6 +32,7 @@ fn another(path: &str, schema: &Value) -> Value {
         "extraVolumes" => json!([{"name": "a", "emptyDir": {}}]),
         "extraVolumeMounts" => json!([{"name": "a", "mountPath": "/a"}]),
         "auditInterval" => json!("1h"),
+        "serviceCIDRs" => json!(["10.96.0.0/16"]),
         "tolerations" => json!([{"key": "a", "operator": "Exists"}]),
         "serviceRegistries" => {
             json!({"main": {"etcd": {"endpoints": ["http://etcd:2379"]}, "format": "Kitex", "allowed": []}})
