@@ -6,7 +6,7 @@ DENY_VERSION := 0.20.2
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts test test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts compat test test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,10 @@ journeys: parts ## Tell the journeys of docs/migration.md with every framework
 rollouts: setup-node ## Roll a Deployment of six under calls, in three ways, and once while etcd is frozen; needs root; option: ROUNDS=5
 	@$(CARGO) build --quiet --workspace --bin rollouts
 	@target/debug/rollouts
+
+# Beside test-long: the oldest API server alone takes minutes to build, once.
+compat: parts ## Run a smoke suite with the oldest and the newest Kubernetes and etcd; WRITE=1 writes the table of the docs
+	$(if $(WRITE),TWINSPAN_WRITE=1) $(CARGO) test --test e2e -- --ignored compat::
 
 test: parts setup-browser ## Every test but the long stories
 	$(CARGO) test --workspace --exclude twinspan-sim

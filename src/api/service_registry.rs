@@ -228,6 +228,7 @@ pub struct AllowedUse {
 }
 
 /// Which addresses may become endpoints.
+// Not `cidr(c) == …`: Kubernetes 1.31 takes the cost of comparing two networks as boundless, and refuses the CRD.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportPolicy {
@@ -237,7 +238,7 @@ pub struct ImportPolicy {
     #[schemars(length(max = 64), inner(length(max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
-        "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
+        "self.all(c, isCIDR(c) && cidr(c) in [cidr(c).masked()])",
         "spec.importPolicy.allowCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
     ))]
     pub allow_cidrs: Vec<String>,
@@ -246,7 +247,7 @@ pub struct ImportPolicy {
     #[schemars(length(max = 64), inner(length(max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
-        "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
+        "self.all(c, isCIDR(c) && cidr(c) in [cidr(c).masked()])",
         "spec.importPolicy.denyCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
     ))]
     pub deny_cidrs: Vec<String>,
@@ -255,7 +256,7 @@ pub struct ImportPolicy {
     #[schemars(length(max = 64), inner(length(max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
-        "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
+        "self.all(c, isCIDR(c) && cidr(c) in [cidr(c).masked()])",
         "spec.importPolicy.podCIDRs: write each as network/length without host bits, e.g. 10.244.0.0/16"
     ))]
     pub pod_cidrs: Vec<String>,

@@ -18,6 +18,7 @@ use twinspan_core::model::ServiceKey;
 use super::config::{Access, CLUSTER, ConfigError, config};
 use super::duration::duration;
 use super::fail::fail;
+use super::networks::NetworkArgs;
 use super::plugin;
 use super::waiting::told;
 use crate::api::RegisteredService;
@@ -181,13 +182,16 @@ pub struct Looking {
     #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration)]
     within: Duration,
     #[command(flatten)]
+    networks: NetworkArgs,
+    #[command(flatten)]
     pub common: Common,
 }
 
 impl Looking {
     /// Waits until everything is known, or the time is up. The second value has the missing parts.
     pub async fn look(&self, client: &Client) -> Result<(Viewer, Vec<Unsynced>), AskError> {
-        let viewer = Viewer::start(client, &self.common.operator_namespace, self.common.socket());
+        let (namespace, networks) = (&self.common.operator_namespace, self.networks.named());
+        let viewer = Viewer::start(client, namespace, &networks, self.common.socket());
         let missing = told(viewer.wait_for_sync(self.within), || viewer.awaited()).await?;
         Ok((viewer, missing))
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
 use super::etcd_args::EtcdArgs;
+use super::networks::NetworkArgs;
 use super::waiting::told;
 use crate::tools::doctor::{Report, Request, audit, examine, examine_etcd, reach};
 use crate::tools::print::{Format, print};
@@ -45,6 +46,8 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     #[command(flatten)]
+    networks: NetworkArgs,
+    #[command(flatten)]
     etcd: EtcdArgs,
     #[command(flatten)]
     common: Common,
@@ -68,6 +71,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
+        networks: args.networks.named(),
         socket: args.common.socket(),
         registries: &args.registries,
         watched: &args.watch_namespaces,

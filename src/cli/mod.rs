@@ -24,6 +24,7 @@ mod generate;
 mod help_tests;
 mod instances;
 mod man;
+mod networks;
 mod parity;
 mod plan;
 mod plugin;

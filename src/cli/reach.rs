@@ -27,9 +27,6 @@ pub struct ReachArgs {
     /// pod of the same namespace, and so is every address of a family that none of them has
     #[arg(long, env = "TWINSPAN_POD_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
     pod_cidrs: Vec<String>,
-    /// In namespaced mode: the networks of Services, separated by commas. No address in them is imported
-    #[arg(long, env = "TWINSPAN_SERVICE_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
-    service_cidrs: Vec<String>,
     /// In namespaced mode: the networks of Nodes and of the API server, separated by commas. No address in them is
     /// imported
     #[arg(long, env = "TWINSPAN_NODE_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
@@ -54,21 +51,20 @@ pub enum ReachError {
 }
 
 impl ReachArgs {
-    /// The reach of the release in a namespace. A dry run is no release: it writes nothing.
+    /// The reach of the release in a namespace. A dry run is no release: it writes nothing. `has_service_cidrs` says
+    /// whether the networks of Services are given.
     ///
     /// # Errors
     /// [`ReachError`] if a flag is missing, or says nothing.
-    pub fn reach(self, release: &str, dry_run: bool) -> Result<Reach, ReachError> {
+    pub fn reach(self, release: &str, dry_run: bool, has_service_cidrs: bool) -> Result<Reach, ReachError> {
         let namespaces = names("--watch-namespaces", self.watch_namespaces)?;
         let registries = names("--registries", self.registries)?;
         let pod_cidrs = networks("--pod-cidrs", self.pod_cidrs)?;
-        let service_cidrs = networks("--service-cidrs", self.service_cidrs)?;
         let node_cidrs = networks("--node-cidrs", self.node_cidrs)?;
         let cluster_id = self.cluster_id.filter(|id| !id.is_empty()).unwrap_or_default();
         let given = [
             ("--cluster-id", !cluster_id.is_empty()),
             ("--pod-cidrs", !pod_cidrs.is_empty()),
-            ("--service-cidrs", !service_cidrs.is_empty()),
             ("--node-cidrs", !node_cidrs.is_empty()),
         ];
         let release = (!dry_run).then(|| release.to_owned());
@@ -78,8 +74,8 @@ impl ReachArgs {
                 None => Ok(Reach { release, registries, limits: None }),
             };
         }
-        let named = ("--registries", !registries.is_empty());
-        let missing = [named].into_iter().chain(given).filter(|(_, is_given)| !is_given);
+        let needed = [("--registries", !registries.is_empty()), ("--service-cidrs", has_service_cidrs)];
+        let missing = needed.into_iter().chain(given).filter(|(_, is_given)| !is_given);
         let missing: Vec<&str> = missing.map(|(flag, _)| flag).collect();
         if !missing.is_empty() {
             return Err(ReachError::Missing(missing.join(", ")));
@@ -88,7 +84,7 @@ impl ReachArgs {
         if cluster_id.len() > 63 || !cluster_id.chars().all(legal) {
             return Err(ReachError::ClusterId(cluster_id));
         }
-        let limits = Limits { namespaces, cluster_id, pod_cidrs, service_cidrs, node_cidrs };
+        let limits = Limits { namespaces, cluster_id, pod_cidrs, node_cidrs };
         Ok(Reach { release, registries, limits: Some(limits) })
     }
 }
@@ -119,16 +115,19 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::cli::networks::NetworkArgs;
 
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
         reach: ReachArgs,
+        #[command(flatten)]
+        networks: NetworkArgs,
     }
 
     fn reach(flags: &str) -> Result<Reach, ReachError> {
         let line = Line::parse_from(["run"].into_iter().chain(flags.split_whitespace()));
-        line.reach.reach("team-a", false)
+        line.reach.reach("team-a", false, !line.networks.named().services.is_empty())
     }
 
     const WHOLE: &str = "--watch-namespaces shop,pay --registries main --cluster-id team-a --pod-cidrs 10.244.0.0/16,fd44::/64 \
@@ -156,14 +155,14 @@ mod tests {
         assert_eq!(reach("").unwrap(), Reach { release: Some("team-a".into()), ..Reach::default() });
         let named = reach("--registries main,other").unwrap();
         assert!(named.limits.is_none() && named.serves("other") && !named.serves("third"));
-        let dry = Line::parse_from(["run"]).reach.reach("team-a", true).unwrap();
+        let dry = Line::parse_from(["run"]).reach.reach("team-a", true, false).unwrap();
         assert_eq!(dry, Reach::default(), "a dry run holds nothing");
     }
 
     #[test]
     fn texts_that_say_nothing_are_refused_by_their_flag() {
         for (flags, refused) in [
-            (WHOLE.replace("10.96.0.0/12", "10.96.0.0"), "--service-cidrs: \"10.96.0.0\""),
+            (WHOLE.replace("10.244.0.0/16", "10.244.0.0"), "--pod-cidrs: \"10.244.0.0\""),
             (WHOLE.replace("--cluster-id team-a", "--cluster-id Team_A"), "--cluster-id: \"Team_A\""),
             (WHOLE.replace("main", "Main"), "--registries: \"Main\""),
         ] {

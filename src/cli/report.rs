@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
+use super::networks::NetworkArgs;
 use crate::env::Env;
 use crate::tools::print::say;
 use crate::tools::report::{Request, collect, write};
@@ -32,6 +33,8 @@ pub struct Args {
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
     service_account: String,
     #[command(flatten)]
+    networks: NetworkArgs,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -49,6 +52,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
+        networks: args.networks.named(),
         with_values: args.with_values,
     };
     let bundle = collect(&request).await;

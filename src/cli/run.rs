@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::common::SOCKET;
 use super::config::{Access, ConfigError, config};
+use super::networks::NetworkArgs;
 use super::reach::{ReachArgs, ReachError};
 use crate::env::Env;
 use crate::operator::{self, Inside, OperatorError, Outside, Settings, StatusPage};
@@ -87,6 +88,8 @@ pub struct Args {
         overrides_with = "audit_interval"
     )]
     audit_interval: Duration,
+    #[command(flatten)]
+    networks: NetworkArgs,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -178,12 +181,13 @@ async fn operate(args: Args) -> Result<(), Error> {
     // Watches are read all day: packing them would cost the API server more than the network.
     config.disable_compression = true;
     let settings = Settings {
-        reach: args.reach.reach(&args.namespace, args.dry_run)?,
+        reach: args.reach.reach(&args.namespace, args.dry_run, !args.networks.named().services.is_empty())?,
         namespace: args.namespace,
         leader_elect: args.leader_elect,
         dry_run: args.dry_run,
         rollouts: args.rollouts,
         audit_interval: args.audit_interval,
+        networks: args.networks.named(),
         identity,
     };
     let stop = CancellationToken::new();

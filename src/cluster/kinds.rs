@@ -26,6 +26,8 @@ use crate::api::{RegisteredService, ServiceRegistry, Stored, Unreadable};
 /// The effect of a kind on the view. `put` and `remove` return the events to send.
 pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
+    /// Whether an API server without the kind is good enough.
+    const MAY_BE_ABSENT: bool = false;
     fn list_begins(_view: &mut ClusterView, _part: &str) {}
     /// The objects that a complete list names if they still exist.
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
@@ -368,6 +370,8 @@ fn node(view: &mut ClusterView, name: &str, node: Option<NodeView>) -> Vec<Clust
 
 impl Watched for ServiceCIDR {
     const KIND: Kind = Kind::ServiceCidr;
+    /// Before Kubernetes 1.33 the ranges come from settings, and from the ClusterIPs in use.
+    const MAY_BE_ABSENT: bool = true;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
         view.networks.service_cidr_names().map(|name| ObjectKey::new("", name)).collect()

@@ -5,7 +5,7 @@
 //!   `outer`: the addresses outside the pods that lead to a namespace.
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
 //!   of most indexes.
-//! - [`watch`]: keeps the view true; [`kind`]: the kinds; [`kinds`]: the effect of each on it; [`watching`]: what was
+//! - [`watch`]: keeps the view true; `watch_error`: why one begins again; [`kind`]: the kinds; [`kinds`]: the effect of each on it; [`watching`]: what was
 //!   listed and heard of.
 //! - [`reach`]: the part of the cluster that is looked at, and the ServiceRegistries that are served.
 //! - [`convert`]: API objects ↔ the model's nouns; `readiness_gate`: that of a pod.
@@ -54,6 +54,7 @@ mod status_writer_tests;
 mod turns;
 pub mod view;
 pub mod watch;
+mod watch_error;
 pub mod watching;
 pub mod writer;
 

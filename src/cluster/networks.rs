@@ -1,4 +1,4 @@
-//! The networks of the cluster: Nodes, Service ranges, and the API server's own addresses.
+//! The networks of the cluster: Nodes, Service ranges, those that settings name, and the API server's own addresses.
 //!
 //! Owns the addresses that the cluster itself uses, which trust judges by. Each network is parsed once and counted, and
 //! changes in place, so that a Node costs its own networks and not those of every Node. Refuses to judge an address.
@@ -14,6 +14,13 @@ use super::reach::Limits;
 
 /// First and last address of a network.
 pub type Range = (IpAddr, IpAddr);
+
+/// Networks of the cluster that its API server does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedNetworks {
+    /// The ranges of ClusterIPs.
+    pub services: Vec<Cidr>,
+}
 
 #[derive(Debug, Default)]
 pub struct Networks {
@@ -99,7 +106,6 @@ impl Networks {
         let families = [(true, "0.0.0.0/0"), (false, "::/0")].into_iter().filter(|(v4, _)| !has(*v4));
         families.filter_map(|(_, all)| Cidr::parse(all)).for_each(|net| trust.pod_cidrs.add(net));
         networks(&limits.pod_cidrs).for_each(|net| trust.pod_cidrs.add(net));
-        networks(&limits.service_cidrs).for_each(|net| trust.service_cidrs.add(net));
         networks(&limits.node_cidrs).for_each(|net| trust.node_cidrs.add(net));
     }
 
@@ -183,6 +189,15 @@ impl Networks {
         affected
     }
 
+    /// Adds networks that the settings name, before anything is listed. They stay beside those of objects.
+    pub fn name(&mut self, named: &NamedNetworks) {
+        for net in &named.services {
+            if self.service_networks.add(net) {
+                Arc::make_mut(&mut self.trust).service_cidrs.add(*net);
+            }
+        }
+    }
+
     /// The addresses of the API server. Returns the affected ranges.
     pub fn set_api_servers(&mut self, addresses: BTreeSet<IpAddr>) -> Vec<Range> {
         let affected = self.trust.api_servers.symmetric_difference(&addresses).map(|ip| (*ip, *ip)).collect();
@@ -227,13 +242,12 @@ mod tests {
         let mut networks = Networks::default();
         networks.set_limits(&Limits {
             pod_cidrs: vec!["10.244.0.0/16".into()],
-            service_cidrs: vec!["10.96.0.0/12".into()],
             node_cidrs: vec!["192.0.2.0/24".into()],
             ..Limits::default()
         });
         let (trust, ip) = (networks.trust(), |text: &str| text.parse::<IpAddr>().unwrap());
         assert!(trust.pod_cidrs.contains(ip("10.244.7.7")) && !trust.pod_cidrs.contains(ip("198.51.100.1")));
-        assert!(trust.service_cidrs.contains(ip("10.96.0.1")) && trust.node_cidrs.contains(ip("192.0.2.9")));
+        assert!(trust.node_cidrs.contains(ip("192.0.2.9")));
         assert!(trust.pod_cidrs.contains(ip("2001:db8::1")), "nobody said which IPv6 addresses pods have");
     }
 
@@ -250,5 +264,15 @@ mod tests {
         assert!(trust.pod_cidrs.contains(ip), "a pass under way keeps what it read");
         networks.set_node("b", None);
         assert!(networks.trust().pod_cidrs.is_empty() && networks.trust().node_addresses.is_empty());
+    }
+
+    #[test]
+    fn a_service_range_of_the_settings_outlives_its_object() {
+        let (mut networks, inside) = (Networks::default(), IpAddr::from([10, 96, 7, 7]));
+        networks.name(&NamedNetworks { services: super::networks(&["10.96.0.0/16".to_owned()]).collect() });
+        assert!(networks.trust().service_cidrs.contains(inside));
+        networks.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".to_owned()]));
+        networks.set_service_cidr("kubernetes", None);
+        assert!(networks.trust().service_cidrs.contains(inside));
     }
 }

@@ -31,8 +31,6 @@ pub struct Limits {
     pub cluster_id: String,
     /// Networks of pods: an address in them is admitted only as a pod of the same namespace.
     pub pod_cidrs: Vec<String>,
-    /// Networks of Services, no address of which is admitted.
-    pub service_cidrs: Vec<String>,
     /// Networks of Nodes and of the API server, no address of which is admitted.
     pub node_cidrs: Vec<String>,
 }

@@ -16,7 +16,7 @@ use super::convert::{NamespaceView, SecretView};
 use super::index::Index;
 use super::networks::{Networks, Range};
 use super::pods::Pods;
-use super::reach::{Holding, Reach};
+use super::reach::{Holding, Reach, WHOLE};
 use super::services::Services;
 use super::slices::Slices;
 use super::status_queue::Object;
@@ -76,6 +76,8 @@ pub enum ClusterEvent {
 pub struct ClusterView {
     reach: Reach,
     pub watching: Watching,
+    /// Kinds that the API server does not serve.
+    absent: BTreeSet<Kind>,
     /// Every RegisteredService; a stand-in for one that this version cannot read.
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     /// Every ServiceRegistry; a stand-in for one that this version cannot read.
@@ -121,6 +123,24 @@ impl ClusterView {
     /// The kinds that have not been listed completely yet.
     pub fn unsynced(&self) -> Vec<Kind> {
         Kind::ALL.into_iter().filter(|kind| !self.watching.is_listed(*kind)).collect()
+    }
+
+    /// The API server does not serve a kind that it may lack, so that nothing is waited for. Objects of an API server
+    /// that did serve it stay. Returns true if it was served, or not known to be.
+    pub fn set_absent(&mut self, kind: Kind) -> bool {
+        self.watching.set_listed(kind, WHOLE);
+        self.absent.insert(kind)
+    }
+
+    /// The API server serves a kind. Returns true if it did not before.
+    pub fn set_served(&mut self, kind: Kind) -> bool {
+        self.absent.remove(&kind)
+    }
+
+    /// Whether nothing tells an address of a Service from others: no ServiceCIDR, no setting, and no ClusterIP in use.
+    pub fn knows_no_service_range(&self) -> bool {
+        let ranges = &self.networks.trust().service_cidrs;
+        self.absent.contains(&Kind::ServiceCidr) && ranges.is_empty() && self.cluster_ips.is_empty()
     }
 
     /// Whether these kinds were listed completely.
@@ -231,19 +251,19 @@ impl ClusterView {
 #[cfg(test)]
 impl ClusterView {
     pub fn set_synced(&mut self, kind: Kind) -> bool {
-        self.watching.set_listed(kind, super::reach::WHOLE)
+        self.watching.set_listed(kind, WHOLE)
     }
 
     pub fn heard(&mut self, kind: Kind, now: Timestamp) {
-        self.watching.heard(kind, super::reach::WHOLE, now);
+        self.watching.heard(kind, WHOLE, now);
     }
 
     pub fn watch_broken(&mut self, kind: Kind) {
-        self.watching.set_broken(kind, super::reach::WHOLE, true);
+        self.watching.set_broken(kind, WHOLE, true);
     }
 
     pub fn watch_opened(&mut self, kind: Kind) {
-        self.watching.set_broken(kind, super::reach::WHOLE, false);
+        self.watching.set_broken(kind, WHOLE, false);
     }
 }
 

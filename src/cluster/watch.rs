@@ -2,8 +2,8 @@
 //!
 //! Owns how a kind enters the view, and the clock of each watch: every page, every opening and every opened watch has
 //! a deadline, so that no silent connection freezes a kind (`docs/decisions/0031`). An object that a re-list does not
-//! name is removed, as if the watch had reported its deletion. Refuses to know the controllers: each change becomes a
-//! [`ClusterEvent`].
+//! name is removed, as if the watch had reported its deletion. A kind that an older API server may lack is asked for
+//! now and then. Refuses to know the controllers: each change becomes a [`ClusterEvent`].
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -28,8 +28,8 @@ use super::client::WATCH_SECONDS;
 use super::kinds::Watched;
 use super::reach::WHOLE;
 use super::view::{ClusterEvent, ClusterView, Kind, SILENT_AFTER};
+use super::watch_error::WatchError;
 use crate::api::{RegisteredService, ServiceRegistry, Stored};
-use crate::causes::of_kube;
 use crate::env::Env;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -52,6 +52,9 @@ const WORKS: Duration = Duration::from_secs(30);
 const TOO_SHORT: Duration = Duration::from_secs(1);
 /// Least time between two warnings about one kind.
 const TELL: Duration = Duration::from_secs(60);
+/// Wait until an API server is asked again for a kind that it does not serve: shorter than [`SILENT_AFTER`], because
+/// its refusal is a sign of life too.
+const ABSENT: Duration = Duration::from_secs(60);
 /// Interval at which silence is noticed.
 const LISTEN: Duration = Duration::from_secs(5);
 
@@ -158,51 +161,6 @@ impl Watches {
     }
 }
 
-/// The reason why a watch has to begin again.
-#[derive(Debug, thiserror::Error)]
-enum WatchError {
-    #[error("no answer to {what} within {} s", limit.as_secs())]
-    Timeout { what: &'static str, limit: Duration },
-    #[error("the watch was not ended in time; its connection is dead")]
-    Silent,
-    #[error("the API server no longer has the version that was seen last; listing again")]
-    Expired,
-    #[error("an answer has no resourceVersion")]
-    NoVersion,
-    #[error("an answer cannot be read: {0}; listing again")]
-    Unreadable(String),
-    #[error("not permitted to list and watch it: {0}; apply the chart or deploy/twinspan.yaml of this version")]
-    Forbidden(String),
-    #[error("{0}")]
-    Api(String),
-}
-
-impl WatchError {
-    /// Bounded, for metrics.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Timeout { .. } => "timeout",
-            Self::Silent => "silent",
-            Self::Expired => "expired",
-            Self::NoVersion => "no_version",
-            Self::Unreadable(_) => "unreadable",
-            Self::Forbidden(_) => "forbidden",
-            Self::Api(_) => "failed",
-        }
-    }
-}
-
-impl From<kube::Error> for WatchError {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.code == 410 => Self::Expired,
-            kube::Error::Api(status) if status.is_forbidden() => Self::Forbidden(status.message),
-            kube::Error::SerdeError(error) => Self::Unreadable(error.to_string()),
-            error => Self::Api(of_kube(&error)),
-        }
-    }
-}
-
 /// The watch of one kind.
 struct Watch<K> {
     api: Api<K>,
@@ -250,6 +208,12 @@ impl<K: Watched> Watch<K> {
             match ended {
                 Ok(()) if began.elapsed() >= TOO_SHORT => continue,
                 Ok(()) => self.restarts("too_short"),
+                Err(WatchError::NotServed) if K::MAY_BE_ABSENT => {
+                    self.absent();
+                    self.failures = 0;
+                    sleep(ABSENT).await;
+                    continue;
+                }
                 Err(error) => self.failed(&error),
             }
             self.failures = self.failures.saturating_add(1);
@@ -277,6 +241,21 @@ impl<K: Watched> Watch<K> {
         }
     }
 
+    /// The API server does not serve the kind, which is as good as a list of nothing. An upgrade may bring it.
+    fn absent(&mut self) {
+        let changed = {
+            let mut view = self.watches.view();
+            view.watching.heard(K::KIND, &self.part, self.watches.env.now());
+            view.set_absent(K::KIND)
+        };
+        if changed {
+            let (kind, server) = (K::KIND.as_str(), &self.watches.server);
+            info!(kind, server, "this API server does not serve it; asking again every {} s", ABSENT.as_secs());
+            self.told = true;
+            self.watches.send(vec![ClusterEvent::Synced(K::KIND)]);
+        }
+    }
+
     /// Lists where nothing is known, and watches until the watch ends.
     async fn follow(&mut self) -> Result<(), WatchError> {
         let mut version = match self.version.take() {
@@ -285,7 +264,9 @@ impl<K: Watched> Watch<K> {
         };
         let followed = self.watch(&mut version).await;
         self.version = match followed {
-            Err(WatchError::Expired | WatchError::NoVersion | WatchError::Unreadable(_)) => None,
+            Err(WatchError::Expired | WatchError::NoVersion | WatchError::Unreadable(_) | WatchError::NotServed) => {
+                None
+            }
             _ => Some(version),
         };
         followed
@@ -346,7 +327,8 @@ impl<K: Watched> Watch<K> {
         debug!(kind = K::KIND.as_str(), objects = listed.len(), vanished = vanished.len(), "listed");
         let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(&mut view, key)).collect();
         learnt_by_list(&mut view, &affected);
-        if view.watching.set_listed(K::KIND, &self.part) {
+        let came = view.set_served(K::KIND);
+        if view.watching.set_listed(K::KIND, &self.part) || came {
             affected.push(ClusterEvent::Synced(K::KIND));
         }
         drop(view);

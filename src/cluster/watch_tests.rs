@@ -176,6 +176,15 @@ fn owned(requests: &[(u64, &str)]) -> Vec<(u64, String)> {
     requests.iter().map(|(at, what)| (*at, (*what).to_owned())).collect()
 }
 
+/// An API server before 1.32 refuses streaming lists (`docs/decisions/0038`).
+#[tokio::test(start_paused = true)]
+async fn an_api_server_without_streaming_lists_is_good_enough() {
+    let bench = watch(Api::<Service>::all, [list(7, &[]), Answer::Silent(vec![])]);
+    assert_eq!(bench.after(1).await, owned(&[(0, "list"), (0, "watch 7")]));
+    let asked = bench.server.0.lock().unwrap().requests.iter().map(|(_, uri)| uri.clone()).collect::<String>();
+    assert!(!asked.contains("sendInitialEvents") && asked.contains("limit=500"), "{asked}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_opening_that_is_not_answered_is_tried_again() {
     let bench = watch(Api::<Service>::all, [list(7, &[]), Answer::Nothing, Answer::Silent(vec![])]);
@@ -362,4 +371,48 @@ async fn a_namespace_is_watched_by_its_name() {
     let asked = server.queries();
     assert_eq!(asked.len(), 2, "{asked:?}");
     assert!(asked.iter().all(|query| query.contains("fieldSelector=metadata.name%3Dshop")), "{asked:?}");
+}
+
+fn service_cidr(version: u64) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes", "resourceVersion": version.to_string()}, "spec": {"cidrs": ["10.96.0.0/16"]}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_the_api_server_may_lack_is_not_waited_for_and_asked_for_now_and_then() {
+    let answers = [
+        Answer::Refused(404),
+        Answer::Refused(404),
+        list(7, &[service_cidr(3)]),
+        Answer::Silent(vec![]),
+        Answer::Silent(vec![]),
+    ];
+    let mut bench = watch(Api::<ServiceCIDR>::all, answers);
+    assert_eq!(bench.after(59).await, owned(&[(0, "list")]));
+    assert!(bench.watches.view().has_listed(&[Kind::ServiceCidr]) && bench.watches.view().knows_no_service_range());
+    assert_eq!(bench.events(), [ClusterEvent::Synced(Kind::ServiceCidr)], "nothing waits for it");
+    bench.after(119).await;
+    assert_eq!(bench.unheard_for(Kind::ServiceCidr).as_secs(), 59, "a refusal is a sign of life");
+    assert_eq!(bench.events(), [], "once");
+    // An upgrade brings it.
+    assert_eq!(bench.after(121).await, owned(&[(0, "list"), (60, "list"), (120, "list"), (120, "watch 7")]));
+    assert!(bench.watches.view().networks.trust().service_cidrs.contains("10.96.0.1".parse().unwrap()));
+    assert!(!bench.watches.view().knows_no_service_range());
+    let events = bench.events();
+    assert!(matches!(&events[..], [ClusterEvent::Networks(_), ClusterEvent::Synced(Kind::ServiceCidr)]), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_api_server_told_stays_while_another_one_lacks_the_kind() {
+    let answers = [list(7, &[service_cidr(3)]), Answer::Ends(vec![]), Answer::Refused(404), Answer::Refused(404)];
+    let bench = watch(Api::<ServiceCIDR>::all, answers);
+    bench.after(30).await;
+    assert!(bench.watches.view().networks.trust().service_cidrs.contains("10.96.0.1".parse().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_needed_is_waited_for() {
+    let bench = watch(Api::<Stored<ServiceRegistry>>::all, std::iter::repeat_n((), 9).map(|()| Answer::Refused(404)));
+    assert!(bench.after(20).await.len() > 5, "soon again");
+    assert!(!bench.watches.view().has_listed(&[Kind::ServiceRegistry]));
 }

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use twinspan_core::model::ServiceKey;
 
+use crate::cluster::networks;
 use crate::cluster::reach;
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
@@ -60,6 +61,8 @@ pub use status_page::StatusPage;
 pub type Reach = reach::Reach;
 /// The limits of namespaced mode.
 pub type Limits = reach::Limits;
+/// Networks that somebody names, in addition to those that the API server tells.
+pub type NamedNetworks = networks::NamedNetworks;
 
 /// Time to release epochs when the process ends.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -76,6 +79,8 @@ pub struct Settings {
     pub rollouts: bool,
     /// The interval between two audits of each registry.
     pub audit_interval: Duration,
+    /// Networks of the cluster that its API server need not tell.
+    pub networks: NamedNetworks,
     /// Names this replica in the Lease and in Events.
     pub identity: String,
     /// What of the cluster this process looks at, and which ServiceRegistries it serves.
@@ -140,6 +145,7 @@ pub async fn run(
     let lifetimes = Lifetimes::new(&stop, &env);
     let (mut views, leadership) = (Views::new(env), settings.leadership());
     views.cluster().set_reach(settings.reach.clone());
+    views.cluster().networks.name(&settings.networks);
     if settings.rollouts {
         views.gates = Gates::on();
     }
@@ -375,6 +381,7 @@ mod tests {
                 dry_run,
                 rollouts: false,
                 audit_interval: Duration::from_secs(600),
+                networks: NamedNetworks::default(),
                 identity: "me".to_owned(),
                 reach: Reach::default(),
             };

@@ -9,6 +9,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod chart;
+mod compat;
 mod crds;
 mod discovery;
 mod docs;
@@ -35,14 +36,22 @@ use twinspan_testbed::namespace;
 const STORIES_AT_ONCE: usize = 6;
 
 stories![
-    modules: chart, crds, discovery, docs, failures, faithful, journeys, lifecycle, page, page_browser, random,
+    modules: chart, compat, crds, discovery, docs, failures, faithful, journeys, lifecycle, page, page_browser, random,
     registry_contract, rollouts, safety, seen, sync
 ];
 
-/// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.
+/// The parts that the stories need; the earlier version of Twinspan and the earlier etcd are built for the long ones
+/// alone, and the earlier API server for those who ask for its stories.
 fn parts(arguments: &Arguments) -> Vec<&'static str> {
     let long = arguments.ignored || arguments.include_ignored;
-    namespace::ASKED.into_iter().chain(long.then_some("earlier")).collect()
+    let mut parts = namespace::ASKED.to_vec();
+    if long {
+        parts.extend(["earlier", compat::EARLIER_ETCD]);
+    }
+    if compat::asked(arguments) {
+        parts.push(compat::EARLIER_API_SERVER);
+    }
+    parts
 }
 
 fn main() -> ExitCode {
@@ -56,7 +65,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let suite = Suite::new();
-    let conclusion = libtest_mimic::run(&arguments, stories(&suite));
+    let mut trials = stories(&suite);
+    trials.retain(|trial| compat::asked(&arguments) || !compat::needs_earlier_api_server(trial.name()));
+    let conclusion = libtest_mimic::run(&arguments, trials);
     let mut failed = conclusion.has_failed();
     // Only a complete run uses every grant.
     if !failed && conclusion.num_filtered_out == 0 && !arguments.list && !arguments.ignored {

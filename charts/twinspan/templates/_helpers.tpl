@@ -82,6 +82,10 @@ openservicemesh.io/sidecar-injection: disabled
 
 {{/* What of the cluster the operator looks at and serves, as variables, so that `kubectl exec … -- twinspan doctor` has them too. */}}
 {{- define "twinspan.reach" -}}
+{{- with .Values.serviceCIDRs }}
+- name: TWINSPAN_SERVICE_CIDRS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- with .Values.servedRegistries }}
 - name: TWINSPAN_REGISTRIES
   value: {{ join "," . | quote }}
@@ -93,8 +97,6 @@ openservicemesh.io/sidecar-injection: disabled
   value: {{ quote .Values.namespaced.clusterID }}
 - name: TWINSPAN_POD_CIDRS
   value: {{ join "," .Values.namespaced.podCIDRs | quote }}
-- name: TWINSPAN_SERVICE_CIDRS
-  value: {{ join "," .Values.namespaced.serviceCIDRs | quote }}
 - name: TWINSPAN_NODE_CIDRS
   value: {{ join "," .Values.namespaced.nodeCIDRs | quote }}
 {{- end }}

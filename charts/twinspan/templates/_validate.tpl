@@ -91,10 +91,13 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- end -}}
 {{- with .Values.namespaced -}}
 {{- if .enabled -}}
-{{- range $key := list "namespaces" "clusterID" "podCIDRs" "serviceCIDRs" "nodeCIDRs" -}}
+{{- range $key := list "namespaces" "clusterID" "podCIDRs" "nodeCIDRs" -}}
 {{- if not (index $.Values.namespaced $key) -}}
 {{- fail (printf "namespaced.%s: namespaced mode needs it, for Nodes, ServiceCIDRs and other releases cannot be looked at there" $key) -}}
 {{- end -}}
+{{- end -}}
+{{- if not $.Values.serviceCIDRs -}}
+{{- fail "serviceCIDRs: namespaced mode needs it, for ServiceCIDRs cannot be looked at there" -}}
 {{- end -}}
 {{- if not $.Values.servedRegistries -}}
 {{- fail "servedRegistries: namespaced mode needs the names of the ServiceRegistries that this release serves; another release serves others" -}}

@@ -20,7 +20,7 @@ const ON: [&str; 10] = [
 /// The values that namespaced mode cannot do without.
 const NAMESPACED: &str = concat!(
     r#"servedRegistries=["main"],namespaced.namespaces=["shop"],namespaced.clusterID="team","#,
-    r#"namespaced.podCIDRs=["10.244.0.0/16"],namespaced.serviceCIDRs=["10.96.0.0/12"],namespaced.nodeCIDRs=["192.168.0.0/24"]"#
+    r#"namespaced.podCIDRs=["10.244.0.0/16"],serviceCIDRs=["10.96.0.0/12"],namespaced.nodeCIDRs=["192.168.0.0/24"]"#
 );
 /// The key at the top that only Helm reads.
 const WITHOUT: &str = "enabled";
@@ -40,6 +40,7 @@ fn another(path: &str, schema: &Value) -> Value {
         "extraVolumes" => json!([{"name": "a", "emptyDir": {}}]),
         "extraVolumeMounts" => json!([{"name": "a", "mountPath": "/a"}]),
         "auditInterval" => json!("1h"),
+        "serviceCIDRs" => json!(["10.96.0.0/16"]),
         "tolerations" => json!([{"key": "a", "operator": "Exists"}]),
         "serviceRegistries" => {
             json!({"main": {"etcd": {"endpoints": ["http://etcd:2379"]}, "format": "Kitex", "allowed": []}})

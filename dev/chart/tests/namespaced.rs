@@ -12,7 +12,7 @@ const KEYS: [(&str, &str); 6] = [
     ("namespaced.namespaces", r#"["shop","pay"]"#),
     ("namespaced.clusterID", r#""team-a""#),
     ("namespaced.podCIDRs", r#"["10.244.0.0/16","fd44::/64"]"#),
-    ("namespaced.serviceCIDRs", r#"["10.96.0.0/12"]"#),
+    ("serviceCIDRs", r#"["10.96.0.0/12"]"#),
     ("namespaced.nodeCIDRs", r#"["192.168.0.0/24"]"#),
 ];
 

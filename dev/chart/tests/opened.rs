@@ -53,6 +53,18 @@ fn variable(objects: &[Value], name: &str) -> Option<String> {
 }
 
 #[test]
+fn ranges_of_services_reach_the_operator_and_the_doctor() {
+    assert_eq!(variable(&rendered("dryRun=false"), "TWINSPAN_SERVICE_CIDRS"), None);
+    let objects = rendered("serviceCIDRs={10.96.0.0/16,fd96::/108}");
+    let (operator, doctor) = (pod(&objects), object(&objects, "Pod/twinspan-doctor"));
+    for container in [&operator["spec"]["containers"][0], &doctor["spec"]["containers"][0]] {
+        let variables = container["env"].as_sequence().unwrap();
+        let ranges = variables.iter().find(|variable| variable["name"] == "TWINSPAN_SERVICE_CIDRS").unwrap();
+        assert_eq!(ranges["value"], "10.96.0.0/16,fd96::/108");
+    }
+}
+
+#[test]
 fn only_with_rollouts_is_the_operator_told_to_open_gates() {
     assert_eq!(variable(&rendered("rollouts.enabled=false"), "TWINSPAN_ROLLOUTS"), None);
     let with = rendered("rollouts.enabled=true");

@@ -112,7 +112,7 @@ const MATRIX: &[Row] = &[
     (&["--set", "metrics.dashboard.enabled=true"], &["ConfigMap/twinspan-dashboard"], &[]),
     (&["--set-json", REGISTRY], &["ServiceRegistry/main"], &[]),
     (&["--set", "global.anything=1"], &["Deployment/twinspan"], &[]),
-    (&["--kube-version", "1.33.0"], &["Deployment/twinspan"], &[]),
+    (&["--kube-version", "1.31.0"], &["Deployment/twinspan"], &[]),
     (&["--skip-tests"], &["Deployment/twinspan"], &["Pod/twinspan-doctor", "ServiceAccount/twinspan-doctor"]),
 ];
 
@@ -148,8 +148,8 @@ fn lint_has_nothing_to_say() {
 #[test]
 fn too_old_a_cluster_is_refused() {
     let chart = chart().display().to_string();
-    let message = helm().refusal(&["template", "twinspan", &chart, "--kube-version", "1.32.9"]).unwrap();
-    assert!(message.contains("kubeVersion: >=1.33.0-0"), "{message}");
+    let message = helm().refusal(&["template", "twinspan", &chart, "--kube-version", "1.30.9"]).unwrap();
+    assert!(message.contains("kubeVersion: >=1.31.0-0"), "{message}");
 }
 
 /// Every container meets the restricted Pod Security Standard, and one rule more.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use twinspan_testbed::{ControlPlane, Etcd, Kind, Place, repository};
+use twinspan_testbed::{ControlPlane, Etcd, Kind, NEWEST, Place, repository};
 
 use crate::containerd::Containerd;
 use crate::enclosure::Enclosure;
@@ -12,6 +12,7 @@ use crate::tools::{helm, kubectl};
 use crate::{address, images, network};
 
 const KIND: Kind = Kind {
+    release: NEWEST,
     users: &kubelet::USERS,
     apiserver: &[
         "--authorization-mode=Node,RBAC",

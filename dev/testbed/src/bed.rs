@@ -10,7 +10,7 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
-use crate::controlplane::{ControlPlane, Kind};
+use crate::controlplane::{ControlPlane, Kind, NEWEST};
 use crate::dns::Dns;
 use crate::etcd::{Etcd, GrpcProxy, Tls};
 use crate::namespace::Access;
@@ -19,6 +19,18 @@ use crate::{Kubeconfig, access, address, deployment, namespace};
 
 /// The namespace of Twinspan's ServiceAccount, Lease and Secrets.
 pub const OPERATOR_NAMESPACE: &str = "twinspan-system";
+
+/// The parts (`dev/parts`) that have the releases of a bed's servers.
+#[derive(Clone, Copy, Debug)]
+pub struct Releases {
+    pub apiserver: &'static str,
+    /// The etcd of the registry.
+    pub registry: &'static str,
+}
+
+impl Releases {
+    pub const NEWEST: Self = Self { apiserver: NEWEST, registry: NEWEST };
+}
 
 #[derive(Debug)]
 pub struct Bed {
@@ -33,11 +45,17 @@ pub struct Bed {
 impl Bed {
     /// Starts everything below `dir`, which must not be in use by another bed.
     pub async fn start(dir: &Path) -> Result<Self> {
+        Self::start_of(dir, Releases::NEWEST).await
+    }
+
+    /// The same of other releases.
+    pub async fn start_of(dir: &Path, releases: Releases) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let net = address::next_bed();
         let ip = |host| Ipv4Addr::new(10, 77, net, host);
-        let registry = Etcd::spawn("registry-etcd", dir, ip(3), &[])?;
-        let cluster = ControlPlane::start(dir, ip(1), ip(2), Kind::WITHOUT_NODES).await?;
+        let registry = Etcd::spawn_release(releases.registry, "registry-etcd", dir, ip(3))?;
+        let kind = Kind { release: releases.apiserver, ..Kind::WITHOUT_NODES };
+        let cluster = ControlPlane::start(dir, ip(1), ip(2), kind).await?;
         let client = &cluster.client;
         let dns = Dns::start(dir, ip(4), &cluster).await?;
 

@@ -16,12 +16,16 @@ use crate::part::Part;
 use crate::pki::Authority;
 use crate::{Kubeconfig, access, eventually, namespace, repository};
 
+/// The part that has the newest release of every program of a control plane.
+pub const NEWEST: &str = "controlplane";
 const PORT: u16 = 6443;
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
 
 /// The settings in which clusters differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
+    /// The part that has the kube-apiserver; the other programs are always today's.
+    pub release: &'static str,
     /// Lines of the token file (token, user, uid, groups) besides those of the administrator and the controllers.
     pub users: &'static [&'static str],
     /// Flags of kube-apiserver.
@@ -35,6 +39,7 @@ pub struct Kind {
 impl Kind {
     /// Pods are objects without processes.
     pub const WITHOUT_NODES: Self = Self {
+        release: NEWEST,
         users: &[],
         apiserver: &[
             "--authorization-mode=RBAC",
@@ -132,7 +137,7 @@ impl ControlPlane {
             "--shutdown-delay-duration=0s".to_owned(),
         ];
         flags.extend(kind.apiserver.iter().map(|flag| (*flag).to_owned()));
-        let binary = namespace::binary("controlplane")?;
+        let binary = namespace::binary(kind.release)?;
         let apiserver = Part::start("kube-apiserver", places.apiserver, &binary, &flags, &[])?;
         let client = admin.client().await?;
         api_ready(&client, &apiserver).await?;
@@ -150,6 +155,7 @@ impl ControlPlane {
             format!("--root-ca-file={}", show(&ca)),
         ];
         flags.extend(kind.controller_manager.iter().map(|flag| (*flag).to_owned()));
+        let binary = namespace::binary(NEWEST)?;
         let controller_manager =
             Part::start("kube-controller-manager", places.controller_manager, &binary, &flags, &[])?;
         Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })

@@ -33,8 +33,8 @@ mod wait;
 
 pub use access::{Kubeconfig, apply_file};
 pub use address::{next_v4, next_v6};
-pub use bed::{Bed, OPERATOR_NAMESPACE};
-pub use controlplane::{ControlPlane, Kind, Places};
+pub use bed::{Bed, OPERATOR_NAMESPACE, Releases};
+pub use controlplane::{ControlPlane, Kind, NEWEST, Places};
 pub use deployment::{
     container as twinspan_container, discovery_manifest, manifest as twinspan_manifest, rollouts_manifest,
 };

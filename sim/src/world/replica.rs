@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use twinspan::cluster;
+use twinspan::cluster::networks::NamedNetworks;
 use twinspan::env::Env;
 use twinspan::operator::{self, Outside, Settings};
 use twinspan::probe::Prober;
@@ -172,6 +173,7 @@ async fn run(world: World, cluster: usize, sender: Sender, skew: i64, stop: Canc
         dry_run: false,
         rollouts: false,
         audit_interval: if world.size.audited { AUDITS } else { NO_AUDITS },
+        networks: NamedNetworks::default(),
         identity: sender.author,
     };
     match operator::run(outside, settings, env, stop).await {

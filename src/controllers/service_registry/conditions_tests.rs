@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use twinspan_core::model::{LeaseId, ObjectKey, ServiceKey};
+use twinspan_core::model::{Cidr, LeaseId, ObjectKey, ServiceKey};
 use twinspan_core::plan::departure::held;
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
 use twinspan_core::plan::service::Incarnation;
@@ -11,8 +11,9 @@ use twinspan_core::plan::service::Incarnation;
 use super::bench::{Bench, RECONNECT, STATUS_PACE, bench, bench_of, echo, etcd, put_own, registry};
 use crate::api::{RegisteredService, ReturnedAs};
 use crate::cluster::convert::{NamespaceView, SecretView};
+use crate::cluster::networks::NamedNetworks;
 use crate::cluster::status_queue::Object;
-use crate::cluster::view::ClusterEvent;
+use crate::cluster::view::{ClusterEvent, Kind};
 use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
@@ -426,4 +427,26 @@ async fn a_status_that_is_refused_is_tried_again_and_a_busy_one_is_paced() {
     assert!((3..=5).contains(&sent), "20 s of churn: {sent}");
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.status("main").records.unwrap().own, 41, "the last one is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_range_that_nothing_shows_is_told() {
+    let bench = with_main().await;
+    assert_eq!(bench.message("main", "Ready"), "");
+    bench.views.cluster().set_absent(Kind::ServiceCidr);
+    bench.cluster_shows(ClusterEvent::Synced(Kind::ServiceCidr)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert!(bench.message("main", "Ready").starts_with("no range of Services is known"));
+    // A ClusterIP, or a range of the settings, shows it.
+    bench.views.cluster().cluster_ips.insert("10.96.0.1".parse().unwrap());
+    bench.cluster_shows(ClusterEvent::Heard).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.message("main", "Ready"), "");
+    bench.views.cluster().cluster_ips.clear();
+    let named = NamedNetworks { services: vec![Cidr::parse("10.96.0.0/16").unwrap()] };
+    bench.views.cluster().networks.name(&named);
+    bench.cluster_shows(ClusterEvent::Heard).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.message("main", "Ready"), "");
 }

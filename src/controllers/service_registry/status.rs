@@ -39,6 +39,10 @@ const RESUMES: Duration = Duration::from_secs(10);
 /// The maximum of TTLs in the status.
 const MAX_TTLS: usize = 16;
 
+/// The message of Ready while nothing tells an address of a Service from others.
+const NO_SERVICE_RANGE: &str = "no range of Services is known: this API server has no ServiceCIDRs, and no Service has a ClusterIP; a record may \
+                                be imported whose address a Service gets later. Set serviceCIDRs of the chart (--service-cidrs)";
+
 /// The facts that an Event told last about each ServiceRegistry.
 #[derive(Debug, Default)]
 pub struct Told {
@@ -174,6 +178,9 @@ impl Reporter {
         let before = find_true(&known.conditions, DELETIONS_HELD).filter(|_| resumes);
         let held = before.map_or_else(|| held(guard.as_ref()), goes_on);
         let [mut ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
+        if ready.status == ConditionStatus::True && self.views.cluster().knows_no_service_range() {
+            ready.message = NO_SERVICE_RANGE.to_owned();
+        }
         let unreadable = self.views.cluster().unreadable_registries.get(name).cloned();
         if let Some(unreadable) = unreadable {
             // The session goes on where the connection could be read.

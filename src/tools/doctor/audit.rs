@@ -23,7 +23,7 @@ const NAMED: usize = 5;
 
 /// Compares every RegisteredService of the chosen registries.
 pub async fn audit(request: &Request<'_>) -> Vec<Finding> {
-    let viewer = Viewer::start(&request.client, request.operator_namespace, request.socket);
+    let viewer = Viewer::start(&request.client, request.operator_namespace, &request.networks, request.socket);
     match compared(&viewer, request).await {
         Ok(found) => {
             viewer.end().await;

@@ -178,6 +178,7 @@ mod tests {
             server: "https://10.0.0.1",
             operator_namespace: "twinspan",
             service_account: "twinspan",
+            networks: Default::default(),
             socket: None,
             registries: &[],
             watched: &[],

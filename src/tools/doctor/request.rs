@@ -7,6 +7,8 @@ use std::path::Path;
 
 use kube::Client;
 
+use crate::cluster::networks::NamedNetworks;
+
 /// The choice of checks.
 pub struct Request<'a> {
     pub client: Client,
@@ -15,6 +17,8 @@ pub struct Request<'a> {
     /// The namespace of the Secrets of ServiceRegistries, the Lease and the ServiceAccount.
     pub operator_namespace: &'a str,
     pub service_account: &'a str,
+    /// The networks that the operator is told by its settings, where they are known here.
+    pub networks: NamedNetworks,
     /// The socket of the operator in this pod, which the audit asks in place of a second view.
     pub socket: Option<&'a Path>,
     /// The ServiceRegistries to check; empty means all.

@@ -36,13 +36,13 @@ pub fn complaint(version: &str) -> Option<String> {
     }
 }
 
-/// The fault of a version of Kubernetes such as `v1.33.2`, if it has one. Before 1.33 there is no ServiceCIDR of v1,
-/// by which addresses of Service ranges are refused, and the operator waits for it.
+/// The fault of a version of Kubernetes such as `v1.33.2`, if it has one. Before 1.31 an API server refuses `isCIDR` in
+/// the rules of a CRD that it does not have yet.
 pub fn kubernetes_complaint(version: &str) -> Option<String> {
     let mut parts = version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse::<u64>().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(1), Some(minor)) if minor < 33 => Some(format!(
-            "Kubernetes {version} has no ServiceCIDRs of networking.k8s.io/v1, and the operator waits for them; update to 1.33 or newer"
+        (Some(1), Some(minor)) if minor < 31 => Some(format!(
+            "Kubernetes {version} does not take this version's CRDs, which check networks by isCIDR; update to 1.31 or newer"
         )),
         _ => None,
     }
@@ -61,11 +61,11 @@ mod tests {
 
     #[test]
     fn the_oldest_kubernetes() {
-        for fine in ["v1.33.0", "v1.37.2", "v1.33.5-gke.1", "v2.0.0", ""] {
+        for fine in ["v1.31.0", "v1.37.2", "v1.31.5-gke.1", "v2.0.0", ""] {
             assert_eq!(kubernetes_complaint(fine), None, "{fine}");
         }
-        for old in ["v1.32.9", "v1.32.4-eks-1", "1.31.0+k3s1"] {
-            assert!(kubernetes_complaint(old).is_some_and(|text| text.contains("1.33 or newer")), "{old}");
+        for old in ["v1.30.9", "v1.30.4-eks-1", "1.29.0+k3s1"] {
+            assert!(kubernetes_complaint(old).is_some_and(|text| text.contains("1.31 or newer")), "{old}");
         }
     }
 

@@ -77,6 +77,7 @@ async fn examined(request: &Request<'_>) -> String {
         server: request.server,
         operator_namespace: request.operator_namespace,
         service_account: request.service_account,
+        networks: request.networks.clone(),
         socket: None,
         registries: &[],
         watched: &[],

@@ -22,6 +22,8 @@ use std::fmt;
 
 use kube::Client;
 
+use crate::cluster::networks::NamedNetworks;
+
 pub use archive::{ArchiveError, write};
 pub use collect::collect;
 
@@ -32,6 +34,8 @@ pub struct Request<'a> {
     pub server: &'a str,
     pub operator_namespace: &'a str,
     pub service_account: &'a str,
+    /// The networks that the operator is told by its settings, where they are known here.
+    pub networks: NamedNetworks,
     /// Whether the values of tags are shown.
     pub with_values: bool,
 }

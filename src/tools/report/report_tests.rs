@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Bundle, Request, collect};
 use crate::cluster::fake_api::FakeApi;
+use crate::cluster::networks::NamedNetworks;
 
 const SECRET: &str = "Tr0ub4dor&3";
 const NAMESPACE: &str = "twinspan-system";
@@ -79,8 +80,8 @@ fn cluster(knows_secret: bool) -> FakeApi {
 
 async fn collected(api: &FakeApi, with_values: bool) -> Bundle {
     let (operator_namespace, service_account) = (NAMESPACE, "twinspan");
-    collect(&Request { client: api.client(), server: "https://api", operator_namespace, service_account, with_values })
-        .await
+    let (client, server, networks) = (api.client(), "https://api", NamedNetworks::default());
+    collect(&Request { client, server, operator_namespace, service_account, networks, with_values }).await
 }
 
 #[tokio::test]

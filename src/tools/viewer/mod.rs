@@ -26,6 +26,7 @@ use super::discovery::DiscoveryPreview;
 use super::preview::Preview;
 use super::question::Question;
 use super::record::RecordReport;
+use crate::cluster::networks::NamedNetworks;
 use crate::cluster::view::Kind;
 use crate::env::Env;
 use crate::leadership;
@@ -59,11 +60,12 @@ impl fmt::Debug for Viewer {
 }
 
 impl Viewer {
-    /// Asks the operator behind the socket, if one is given.
-    pub fn start(client: &Client, operator_namespace: &str, socket: Option<&Path>) -> Self {
+    /// Asks the operator behind the socket, if one is given. Views of the command's own know the networks besides those
+    /// of the cluster.
+    pub fn start(client: &Client, operator_namespace: &str, networks: &NamedNetworks, socket: Option<&Path>) -> Self {
         let sight = match socket {
             Some(path) => Sight::Asked(asked::Asked::at(path)),
-            None => Sight::Own(Box::new(own::Own::start(client, operator_namespace))),
+            None => Sight::Own(Box::new(own::Own::start(client, operator_namespace, networks))),
         };
         Self { client: client.clone(), operator_namespace: operator_namespace.to_owned(), sight }
     }

@@ -8,6 +8,7 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::networks::NamedNetworks;
 use crate::cluster::watch::Watches;
 use crate::controllers::queue;
 use crate::controllers::router::{Router, Sources};
@@ -25,9 +26,10 @@ pub struct Own {
 }
 
 impl Own {
-    pub fn start(client: &Client, operator_namespace: &str) -> Self {
+    pub fn start(client: &Client, operator_namespace: &str, networks: &NamedNetworks) -> Self {
         let (stop, env) = (CancellationToken::new(), Env::real());
         let (views, tasks) = (Views::new(env.clone()), Tasks::new(stop.clone(), env.clone()));
+        views.cluster().networks.name(networks);
         let (registry_events, registry) = mpsc::unbounded_channel();
         let (cluster_events, cluster) = mpsc::unbounded_channel();
         let (_, probe) = mpsc::unbounded_channel();

@@ -20,17 +20,17 @@ stories![
 
 /// Helm on a bed's cluster, as its administrator. Helm blocks, so each call has a thread of its own.
 #[derive(Clone)]
-struct Cluster {
+pub(crate) struct Cluster {
     helm: Helm,
 }
 
 impl Cluster {
-    fn of(bed: &Bed) -> Result<Self> {
+    pub(crate) fn of(bed: &Bed) -> Result<Self> {
         Ok(Self { helm: Helm::find()?.on(&bed.cluster.admin.path) })
     }
 
     /// Runs `helm VERB twinspan [CHART] ARGS` and returns what it printed.
-    async fn succeed(&self, verb: &str, args: &[&str]) -> Result<String> {
+    pub(crate) async fn succeed(&self, verb: &str, args: &[&str]) -> Result<String> {
         let (succeeded, said) = self.run(verb, args).await?;
         ensure!(succeeded, "helm {verb} {}: {said}", args.join(" "));
         Ok(said)

@@ -13,7 +13,7 @@ use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, Semaphore};
-use twinspan_testbed::{Bed, Twinspan, TwinspanOptions};
+use twinspan_testbed::{Bed, Releases, Twinspan, TwinspanOptions};
 
 use super::TWINSPAN;
 
@@ -83,9 +83,14 @@ impl Suite {
 
     /// A bed that the story may break, without a Twinspan.
     pub async fn own_bed(&self) -> Result<Bed> {
+        self.own_bed_of(Releases::NEWEST).await
+    }
+
+    /// The same of other releases.
+    pub async fn own_bed_of(&self, releases: Releases) -> Result<Bed> {
         let _starts = self.starting.acquire().await?;
         let number = self.beds.fetch_add(1, Ordering::Relaxed);
-        Bed::start(&self.dir.join(format!("own-{number}"))).await
+        Bed::start_of(&self.dir.join(format!("own-{number}")), releases).await
     }
 
     /// The directory of all files of all beds.

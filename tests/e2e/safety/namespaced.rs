@@ -31,7 +31,7 @@ async fn release(bed: &Bed, namespace: &str, watched: &str, registries: &str) ->
         format!("servedRegistries={{{registries}}}"),
         format!("namespaced.clusterID={namespace}"),
         format!("namespaced.podCIDRs={{{POD_CIDR}}}"),
-        format!("namespaced.serviceCIDRs={{{}}}", SERVICE_CIDRS.join(",")),
+        format!("serviceCIDRs={{{}}}", SERVICE_CIDRS.join(",")),
         format!("namespaced.nodeCIDRs={{{NODE_CIDR}}}"),
     ];
     let helm = Helm::find()?.on(&bed.cluster.admin.path);

@@ -21,6 +21,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Put
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::controlplane::NEWEST;
 use crate::network::Place;
 use crate::part::Part;
 use crate::{eventually, namespace};
@@ -52,6 +53,11 @@ impl Etcd {
     /// Starts it without waiting for it.
     pub fn spawn(name: &str, place: impl Into<Place>, ip: Ipv4Addr, flags: &[String]) -> Result<Self> {
         Self::spawn_with(name, place.into(), ip, "http", flags)
+    }
+
+    /// The same of another release: the part that has it.
+    pub(crate) fn spawn_release(release: &str, name: &str, dir: &Path, ip: Ipv4Addr) -> Result<Self> {
+        Self::spawn_of(release, name, dir.into(), ip, "http", &[])
     }
 
     /// Starts it with TLS, for clients with a certificate only.
@@ -86,6 +92,10 @@ impl Etcd {
     }
 
     fn spawn_with(name: &str, place: Place, ip: Ipv4Addr, scheme: &str, flags: &[String]) -> Result<Self> {
+        Self::spawn_of(NEWEST, name, place, ip, scheme, flags)
+    }
+
+    fn spawn_of(release: &str, name: &str, place: Place, ip: Ipv4Addr, scheme: &str, flags: &[String]) -> Result<Self> {
         let data = place.dir().join(name);
         let client = format!("{scheme}://{ip}:{PORT}");
         let peer = format!("http://{ip}:{}", PORT + 1);
@@ -105,7 +115,7 @@ impl Etcd {
         .map(ToOwned::to_owned)
         .into();
         args.extend_from_slice(flags);
-        let part = Part::start(name, place, &namespace::binary("controlplane")?, &args, &[])?;
+        let part = Part::start(name, place, &namespace::binary(release)?, &args, &[])?;
         Ok(Self { part, endpoint: client, peer, data: Data::new(data), tls: None, user: OnceLock::new() })
     }
 
