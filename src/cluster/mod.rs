@@ -5,8 +5,8 @@
 //!   `outer`: the addresses outside the pods that lead to a namespace.
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
 //!   of most indexes.
-//! - [`watch`]: keeps the view true; `watch_error`: why one begins again; [`kind`]: the kinds; [`kinds`]: the effect of each on it; [`watching`]: what was
-//!   listed and heard of.
+//! - [`watch`]: keeps the view true; `watch_error`: why one begins again; [`watching`]: what was listed and heard of.
+//! - [`kind`]: the kinds; [`kinds`]: the effect of each on the view.
 //! - [`reach`]: the part of the cluster that is looked at, and the ServiceRegistries that are served.
 //! - [`convert`]: API objects ↔ the model's nouns; `readiness_gate`: that of a pod.
 //! - [`writer`]: slices and Services, each under the claim to lead.
