@@ -52,7 +52,9 @@ fn page() -> PathBuf {
 fn read() -> Result<(String, BTreeMap<(String, String), String>, String)> {
     let text = std::fs::read_to_string(page())?;
     let (before, rest) = text.split_once(HEAD).context("docs/compatibility.md has no table")?;
-    let end = rest.find("\n\n").map_or(rest.len(), |at| at + 1);
+    // A table without rows ends where it begins.
+    let end = rest.lines().take_while(|line| line.starts_with('|')).map(|line| line.len() + 1).sum::<usize>();
+    let end = end.min(rest.len());
     let mut rows = BTreeMap::new();
     for line in rest[..end].lines() {
         let mut cells = line.split('|').map(str::trim).skip(1);

@@ -19,7 +19,7 @@ const GAP: u32 = 6;
 const NAMED: usize = 7;
 const COLOURS: [&str; 10] =
     ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#ff9830", "#37872d", "#c4162a"];
-const STYLE: &str = "body{margin:0;background:#111217;color:#ccccdc;font:12px sans-serif}\
+const STYLE: &str = "html{overflow:hidden}body{margin:0;background:#111217;color:#ccccdc;font:12px sans-serif}\
     .p{position:absolute;background:#181b1f;border:1px solid #2c3235;border-radius:3px;overflow:hidden}\
     .r{position:absolute;font:bold 14px sans-serif;padding:6px 4px}.t{padding:5px 8px 0;font-weight:bold}\
     .v{text-align:center;font-size:40px;color:#fff;padding-top:10px}\
