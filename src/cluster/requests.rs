@@ -128,8 +128,10 @@ fn name(method: &Method, path: &str, query: Option<&str>) -> (&'static str, &'st
 
 /// Why an answer is a failure; `None` if it is none.
 fn reason(status: StatusCode) -> Option<&'static str> {
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
     Some(match status.as_u16() {
-        ..400 => return None,
         401 => "unauthorized",
         403 => "forbidden",
         404 => "not_found",
@@ -137,8 +139,8 @@ fn reason(status: StatusCode) -> Option<&'static str> {
         410 => "expired",
         422 => "invalid",
         429 => "too_many_requests",
-        ..500 => "rejected",
-        _ => "server_error",
+        500.. => "server_error",
+        _ => "rejected",
     })
 }
 

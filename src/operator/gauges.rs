@@ -82,7 +82,7 @@ mod tests {
         (calls.observe())("gone", Sight::Heard);
         let gauges = Gauges { views, backlog, calls, metrics };
         for number in 0..300 {
-            enqueuer.enqueue(&ServiceKey::new("shop", &format!("s{number}")));
+            enqueuer.enqueue(&ServiceKey::new("shop", format!("s{number}")));
         }
         sleep(Duration::from_millis(750)).await;
         gauges.measure();

@@ -73,7 +73,7 @@ pub async fn session_settings(
     let in_force = object.status.as_ref().and_then(|status| status.cluster_id.clone());
     match find(&namespaces, "Namespace kube-system", "kube-system").await {
         Ok(found) => {
-            view.namespaces.extend(found.map(|found| ("kube-system".to_owned(), Arc::new(convert::namespace(&found)))))
+            view.namespaces.extend(found.map(|found| ("kube-system".to_owned(), Arc::new(convert::namespace(&found)))));
         }
         // Who may not read it, as in namespaced mode, learns the cluster ID from an operator that serves the registry.
         Err(_) if in_force.is_some() => object.spec.cluster_id = object.spec.cluster_id.or(in_force),

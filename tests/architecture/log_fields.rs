@@ -63,7 +63,7 @@ pub fn breaches(lines: &[Line]) -> Vec<String> {
 
 /// The fields in the table of the operations guide.
 pub fn documented(guide: &str) -> BTreeSet<String> {
-    let section = guide.split_once("| field | meaning |").expect("a table of fields").1;
+    let section = guide.split_once("| field | meaning |").unwrap().1;
     let rows = section.lines().skip(2).take_while(|line| line.starts_with("| `"));
     let names = rows.map(|row| row.split('|').nth(1).unwrap_or_default());
     names.flat_map(|names| names.split('`').skip(1).step_by(2)).map(str::to_owned).collect()

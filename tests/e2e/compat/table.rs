@@ -48,8 +48,11 @@ fn page() -> PathBuf {
     repository().join("docs/compatibility.md")
 }
 
+/// Lines of the table, by Kubernetes and etcd.
+type Rows = BTreeMap<(String, String), String>;
+
 /// The text before the table, its rows by pair, and the text after it.
-fn read() -> Result<(String, BTreeMap<(String, String), String>, String)> {
+fn read() -> Result<(String, Rows, String)> {
     let text = std::fs::read_to_string(page())?;
     let (before, rest) = text.split_once(HEAD).context("docs/compatibility.md has no table")?;
     // A table without rows ends where it begins.
