@@ -130,7 +130,8 @@ mod tests {
             pod("b", false, "Running"),
             pod("c", true, "Succeeded"),
             pod("d", true, "Failed"),
-            json!({"metadata": {"name": "e", "deletionTimestamp": "2026-01-01T00:00:30Z"}, "spec": {}}),
+            json!({"metadata": {"name": "e", "deletionTimestamp": "2026-01-01T00:00:30Z"},
+                "spec": {"hostNetwork": true}}),
         ];
         let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
         api.put("/api/v1/namespaces/shop/pods", list);
@@ -146,6 +147,7 @@ mod tests {
             ("2026-01-01T00:00:30Z", Some("echo"))
         );
         assert!(found[1].ips.is_empty());
+        assert_eq!((found[0].host_network, found[1].host_network), (false, true));
     }
 
     #[tokio::test]

@@ -79,7 +79,8 @@ fn the_cluster_role_is_small_and_the_rest_is_in_the_named_namespaces() {
     for namespace in ["shop", "pay"] {
         let here = |object: &&Value| object["kind"] == "Role" && object["metadata"]["namespace"] == namespace;
         let roles: Vec<&Value> = all.iter().filter(here).collect();
-        let [role] = roles.as_slice() else { panic!("{roles:?}") };
+        let [role, doctor] = roles.as_slice() else { panic!("{roles:?}") };
+        assert_eq!(grants(doctor), ["list registeredservices".to_owned()].into());
         let grants = grants(role);
         for wanted in
             ["list pods", "list services", "watch endpointslices", "create registeredservices", "patch pods/status"]
