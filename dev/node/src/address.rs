@@ -24,7 +24,7 @@ pub(crate) const UNROUTED_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 78, 2, 1);
 /// `clusterIP` of the Service in `manifests/coredns.yaml`.
 pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// `rollouts.drain.clusterIP` of the chart.
-pub(crate) const DRAIN: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 83);
+pub const DRAIN: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 83);
 
 /// A virtual machine outside of the cluster.
 pub(crate) fn machine(number: u8) -> Ipv4Addr {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use twinspan_node::rollouts::{Rollout, Way, condition};
-use twinspan_node::{Node, scene};
+use twinspan_node::{Node, address, scene};
 use twinspan_testbed::{OPERATOR_NAMESPACE, eventually, holds};
 
 use crate::pods;
@@ -30,6 +32,13 @@ async fn while_nobody_runs(node: &Node, rollout: &Rollout<'_>) -> Result<()> {
     eventually("no replica runs", SOON, || async {
         let left = pods::operators(node).await?;
         ensure!(left.is_empty(), "{} are left", left.len());
+        Ok(())
+    })
+    .await?;
+    // kube-proxy writes its rules at most once a second. Until then the hook reaches for a replica that is gone.
+    eventually("nothing stands behind the address of the drain", SOON, || async {
+        let connecting = timeout(Duration::from_secs(1), TcpStream::connect((address::DRAIN, 8083))).await;
+        ensure!(matches!(connecting, Ok(Err(_))), "{connecting:?}");
         Ok(())
     })
     .await?;
