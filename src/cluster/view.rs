@@ -247,7 +247,7 @@ impl ClusterView {
     }
 }
 
-/// What tests say of a kind as a whole.
+/// Shorthands of tests, for a kind as a whole.
 #[cfg(test)]
 impl ClusterView {
     pub fn set_synced(&mut self, kind: Kind) -> bool {

@@ -57,7 +57,8 @@ pub use inside::Inside;
 pub use outside::Outside;
 pub use status_page::StatusPage;
 
-/// What of the cluster a process looks at and serves: a setting of the operator, which the near side's door obeys.
+/// The part of the cluster that a process looks at and serves: a setting of the operator, which the near side's door
+/// obeys.
 pub type Reach = reach::Reach;
 /// The limits of namespaced mode.
 pub type Limits = reach::Limits;
@@ -83,7 +84,7 @@ pub struct Settings {
     pub networks: NamedNetworks,
     /// Names this replica in the Lease and in Events.
     pub identity: String,
-    /// What of the cluster this process looks at, and which ServiceRegistries it serves.
+    /// The part of the cluster that this process looks at, and the ServiceRegistries that it serves.
     pub reach: Reach,
 }
 

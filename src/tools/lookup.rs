@@ -75,7 +75,7 @@ pub async fn session_settings(
         Ok(found) => {
             view.namespaces.extend(found.map(|found| ("kube-system".to_owned(), Arc::new(convert::namespace(&found)))));
         }
-        // Who may not read it, as in namespaced mode, learns the cluster ID from an operator that serves the registry.
+        // Where it may not be read, as in namespaced mode, an operator that serves the registry tells the cluster ID.
         Err(_) if in_force.is_some() => object.spec.cluster_id = object.spec.cluster_id.or(in_force),
         Err(error) => return Err(error),
     }

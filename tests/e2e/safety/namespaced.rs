@@ -130,7 +130,7 @@ async fn two_releases_side_by_side(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // What the first release imported stays as it is: nobody says that it ended.
+    // Imports of the first release stay as they are: nobody says that they ended.
     one.imports_become("echo", &[sides[0].2]).await?;
 
     for namespace in ["team-a", "team-b"] {
