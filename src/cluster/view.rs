@@ -201,13 +201,10 @@ impl ClusterView {
         (!owned && !self.served_elsewhere.contains(&key)).then_some(key)
     }
 
-    /// The release that has the ServiceRegistry of a RegisteredService, if it is another one.
-    pub fn held_elsewhere(&self, object: &RegisteredService) -> Option<String> {
-        let registry = self.service_registries.get(&object.spec.registry_ref.name)?;
-        match self.reach.holding(registry) {
-            Holding::Another(release) => Some(release),
-            Holding::Ours | Holding::Unclaimed => None,
-        }
+    /// Whether another release has the ServiceRegistry of a RegisteredService.
+    pub fn is_held_elsewhere(&self, object: &RegisteredService) -> bool {
+        let registry = self.service_registries.get(&object.spec.registry_ref.name);
+        registry.is_some_and(|registry| matches!(self.reach.holding(registry), Holding::Another(_)))
     }
 
     /// RegisteredServices of which not even the names can be read: whatever changes in the namespace concerns them.

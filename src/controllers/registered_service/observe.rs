@@ -45,7 +45,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     let found = view.registered_services.get(key).filter(|_| view.stays(key)).cloned();
     let unreadable = view.unreadable_services.get(key).filter(|_| found.is_some()).cloned();
     let uid = found.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
-    if found.as_ref().is_some_and(|object| view.held_elsewhere(object).is_some()) {
+    if found.as_ref().is_some_and(|object| view.is_held_elsewhere(object)) {
         return None;
     }
     let (nameless, object) = if view.is_nameless(key) { (found, None) } else { (None, found) };
