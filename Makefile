@@ -1,4 +1,4 @@
-# Everything that a developer runs. `make test` and `make demo` do all the set-up on a fresh Debian or Ubuntu.
+# Everything that a developer runs. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu.
 
 CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
@@ -6,7 +6,7 @@ DENY_VERSION := 0.20.2
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts compat test test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,9 +52,10 @@ docs: setup ## Write the API reference of the Rust types into docs/api.md
 image: setup ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
 	@$(CARGO) run --quiet -p twinspan-image -- archive
 
-demo: testbed ## Tell the story on real parts; KEEP=1 leaves it running
-	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
-	@target/debug/demo $(if $(KEEP),--keep)
+# A person who looks around needs kubectl and etcdctl, which come with the real servers.
+demo: setup ## Tell the story of one service; REAL=1 with kube-apiserver and etcd, KEEP=1 the same and leaves it running
+	@dev/demo/prepare $(if $(REAL)$(KEEP),real)
+	@TWINSPAN_INTEROP=$$(dev/parts/build kitex) target/debug/demo $(if $(REAL),--real) $(if $(KEEP),--keep)
 
 bench: testbed ## Measure Twinspan beside an ideal bridge of raw clients; options: QUICK=1 ONLY=name SEED=n
 	@$(CARGO) build --quiet --release -p twinspan -p twinspan-bench
@@ -75,7 +76,7 @@ node: setup-node ## Run the image and the chart on one real node until Ctrl-C; n
 	@target/debug/node
 
 journeys: parts ## Tell the journeys of docs/migration.md with every framework
-	$(CARGO) test --test e2e -- --ignored journeys::
+	$(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored journeys::
 
 rollouts: setup-node ## Roll a Deployment of six under calls, in three ways, and once while etcd is frozen; needs root; option: ROUNDS=5
 	@$(CARGO) build --quiet --workspace --bin rollouts
@@ -83,19 +84,24 @@ rollouts: setup-node ## Roll a Deployment of six under calls, in three ways, and
 
 # Beside test-long: the oldest API server alone takes minutes to build, once.
 compat: parts ## Run a smoke suite with the oldest and the newest Kubernetes and etcd; WRITE=1 writes the table of the docs
-	$(if $(WRITE),TWINSPAN_WRITE=1) $(CARGO) test --test e2e -- --ignored compat::
+	$(if $(WRITE),TWINSPAN_WRITE=1) $(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored compat::
 
-test: parts setup-browser ## Every test but the long stories
+test: setup ## Every test but the stories: units, chart, documents, the simulation of the whole operator
+	@dev/parts/build helm >/dev/null
+	@dev/parts/build prometheus >/dev/null
 	$(CARGO) test --workspace --exclude twinspan-sim
 	$(CARGO) test --profile sim -p twinspan-sim
 
+stories: parts setup-browser ## The user stories on real parts but those that take minutes by their nature
+	$(CARGO) test --workspace --exclude twinspan-sim --test e2e
+
 test-long: parts setup-chaos ## The stories that take minutes by their nature
-	$(CARGO) test --test e2e -- --ignored
-	$(CARGO) test --workspace --test minute -- --ignored
+	$(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored
+	$(CARGO) test --workspace --exclude twinspan-sim --test minute -- --ignored
 	TWINSPAN_IMAGE_PROFILE=node $(MAKE) test-node
 
 test-node: setup-node ## The story of the image and the chart on one real node; needs root
-	$(CARGO) test --workspace --test story -- --ignored
+	$(CARGO) test --workspace --exclude twinspan-sim --test story -- --ignored
 
 sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message, SHRINK=1 for a story
 	$(CARGO) run --quiet --profile sim -p twinspan-sim
