@@ -8,6 +8,7 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod log_fields;
+mod parts;
 mod rules;
 mod source;
 
