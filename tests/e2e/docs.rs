@@ -185,8 +185,8 @@ impl Reader {
     }
 }
 
-/// The owner of the namespace can run the block with the built-in role `edit`, as an administrator who acts as this user
-/// (`--as`); a user with `view` can only read.
+/// The owner of the namespace can run the block with the built-in role `edit`, as an administrator who acts as this
+/// user (`--as`); a user with `view` can only read.
 async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> {
     let reading = "bob@example.com";
     administrator
