@@ -6,13 +6,16 @@ DENY_VERSION := 0.20.2
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-image setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 	@dev/setup
+
+setup-image: ## The same without Go, which no image needs
+	@dev/setup image
 
 setup-node: ## The same, with what a real node runs: containerd, runc, nftables, CNI plugins
 	@dev/setup node
@@ -49,7 +52,7 @@ help-texts: ## Record the help of every command anew, under tests/help
 docs: setup ## Write the API reference of the Rust types into docs/api.md
 	$(CARGO) run --quiet -- crds --reference docs/api.md
 
-image: setup ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
+image: setup-image ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
 	@$(CARGO) run --quiet -p twinspan-image -- archive
 
 # A person who looks around needs kubectl and etcdctl, which come with the real servers.

@@ -205,7 +205,9 @@ async fn restart(
         Ok(())
     })
     .await?;
-    fact(format!("{} records and {} slices, all at the revisions that they had", before.0.len(), before.1.len()));
+    let (records, slices) = (before.0.len(), before.1.len());
+    let plural = if slices == 1 { "" } else { "s" };
+    fact(format!("{records} records and {slices} slice{plural}, all at the revisions that they had"));
     Ok(second)
 }
 
