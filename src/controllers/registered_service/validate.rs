@@ -394,7 +394,7 @@ fn carried(object: &RegisteredService, format: Format) -> Check<()> {
         return reject(format!("{name} records have no weight; remove spec.export.weight"));
     }
     if spec.import.on_expiry == OnExpiry::Heal {
-        let why = "have no place for the marks of a registration that was put back";
+        let why = "have no place for the marks of a restored registration";
         return reject(format!("{name} records {why}; use spec.import.onExpiry Probe"));
     }
     Ok(())
