@@ -24,9 +24,9 @@ impl Watched for Stored<RegisteredService> {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
-        // Nobody knows which registry one means whose names cannot be read.
-        let has_names = unreadable.as_ref().is_none_or(|unreadable| unreadable.has_read(RegisteredService::NAMES));
-        if has_names && !view.reach().serves(&object.spec.registry_ref.name) {
+        // Nobody knows which registry one means whose reference cannot be read.
+        let refers = unreadable.as_ref().is_none_or(|unreadable| unreadable.has_read(&["registryRef"]));
+        if refers && !view.reach().serves(&object.spec.registry_ref.name) {
             let was_served = view.registered_services.contains_key(&key);
             let events = if was_served { Self::remove(view, &key) } else { Vec::new() };
             view.served_elsewhere.insert(key);
