@@ -22,10 +22,10 @@ struct Pki {
 }
 
 impl Pki {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -79,13 +79,13 @@ async fn failure(endpoint: &str, tls: TlsSettings) -> RegistryError {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_client_is_told_the_reason_each_time() {
-    let pki = Pki::new();
+    let pki = Pki::new("ours");
     let endpoint = serve(pki.acceptor(b"h2")).await;
     for n in 0..200 {
         let failed = failure(&endpoint, pki.settings(false)).await;
         assert_eq!(failed, RegistryError::TlsFailed("received fatal alert: CertificateRequired".to_owned()), "{n}");
     }
-    let stranger = TlsSettings { ca: Some(pki.ca.clone().into_bytes()), ..Pki::new().settings(true) };
+    let stranger = TlsSettings { ca: Some(pki.ca.clone().into_bytes()), ..Pki::new("a stranger's").settings(true) };
     for n in 0..200 {
         let failed = failure(&endpoint, stranger.clone()).await;
         assert_eq!(failed, RegistryError::TlsFailed("received fatal alert: UnknownCA".to_owned()), "{n}");
@@ -94,7 +94,7 @@ async fn a_rejected_client_is_told_the_reason_each_time() {
 
 #[tokio::test]
 async fn each_failure_of_the_handshake_has_its_reason() {
-    let pki = Pki::new();
+    let pki = Pki::new("ours");
     let endpoint = serve(pki.acceptor(b"h2")).await;
     let failed = |tls: TlsSettings| failure(&endpoint, tls);
     let told = |error: RegistryError, words: &str| match error {
@@ -102,18 +102,18 @@ async fn each_failure_of_the_handshake_has_its_reason() {
         other => panic!("{other:?}"),
     };
     let known = || pki.settings(true);
-    told(failed(TlsSettings { ca: Pki::new().settings(true).ca, ..known() }).await, "UnknownIssuer");
+    told(failed(TlsSettings { ca: Pki::new("a stranger's").settings(true).ca, ..known() }).await, "UnknownIssuer");
     told(failed(TlsSettings { ca: None, ..known() }).await, "");
     told(failed(TlsSettings { ca: Some(b"no PEM".to_vec()), ..known() }).await, "no certificate of an authority");
     told(failed(TlsSettings { server_name: Some("other".to_owned()), ..known() }).await, "not valid for name");
     told(failed(TlsSettings { server_name: Some("no name".to_owned()), ..known() }).await, "invalid dns name");
-    let of_another = (known().identity.unwrap().0, Pki::new().settings(true).identity.unwrap().1);
+    let of_another = (known().identity.unwrap().0, Pki::new("a stranger's").settings(true).identity.unwrap().1);
     told(failed(TlsSettings { identity: Some(of_another), ..known() }).await, "");
 }
 
 #[tokio::test]
 async fn a_server_that_ends_an_accepted_connection_is_no_failure_of_tls() {
-    let pki = Pki::new();
+    let pki = Pki::new("ours");
     let unreachable = |error: RegistryError, words: &str| match error {
         RegistryError::Unreachable(text) => assert!(text.contains(words), "{text}"),
         other => panic!("{other:?}"),
@@ -135,7 +135,7 @@ async fn a_server_that_is_silent_in_the_handshake_is_not_waited_for() {
         pending::<()>().await;
         drop(accepted);
     });
-    let failed = failure(&endpoint, Pki::new().settings(true)).await;
+    let failed = failure(&endpoint, Pki::new("a stranger's").settings(true)).await;
     assert!(matches!(failed, RegistryError::Unreachable(_)), "{failed:?}");
 }
 
