@@ -120,6 +120,7 @@ lint: setup ## Formatting, width of comments, clippy, Go vet, the patch of the m
 	dev/comment-width
 	git apply --check sim/mutants.patch
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --no-default-features --lib --bins -- -D warnings
 	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
 	for part in interop oracle; do (cd dev/parts/$$part && $(GO_FLAGS) go vet ./...) || exit 1; done
 
