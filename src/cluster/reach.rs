@@ -64,6 +64,16 @@ impl Reach {
         }
     }
 
+    /// Whether nothing shows that another release may serve the ServiceRegistry: in namespaced mode its status has to
+    /// name this one, for nothing else shows another.
+    pub fn may_act(&self, object: &ServiceRegistry) -> bool {
+        match self.holding(object) {
+            Holding::Ours => true,
+            Holding::Unclaimed => !self.is_limited(),
+            Holding::Another(_) => false,
+        }
+    }
+
     /// Whose the ServiceRegistry is. An approval by annotation counts first. In namespaced mode nothing shows whether
     /// the holder still runs, so that it keeps what it has; otherwise the Leases have shown that it does not.
     pub fn holding(&self, object: &ServiceRegistry) -> Holding {

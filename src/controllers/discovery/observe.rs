@@ -80,14 +80,17 @@ pub struct Sight {
     names: Names,
 }
 
-/// Observes one ServiceRegistry. `None` while a list is not complete, and where it is gone, cannot be read, or neither
-/// has discovery nor anything that one made.
+/// Observes one ServiceRegistry. `None` while a list is not complete, and where it is gone, another release may serve
+/// it, it cannot be read, or it neither has discovery nor anything that one made.
 pub fn observe(views: &Views, name: &str) -> Option<Sight> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
         return None;
     }
     let registry = view.service_registries.get(name).filter(|object| object.metadata.deletion_timestamp.is_none())?;
+    if !view.reach().may_act(registry) {
+        return None;
+    }
     // A stand-in has no discovery where it cannot be read, which would sweep everything.
     if view.unreadable_registries.contains_key(name) {
         return None;
