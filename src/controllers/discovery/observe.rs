@@ -88,7 +88,7 @@ pub fn observe(views: &Views, name: &str) -> Option<Sight> {
         return None;
     }
     let registry = view.service_registries.get(name).filter(|object| object.metadata.deletion_timestamp.is_none())?;
-    if !view.reach().may_act(registry) {
+    if !view.may_act_on(registry) {
         return None;
     }
     // A stand-in has no discovery where it cannot be read, which would sweep everything.
@@ -103,7 +103,12 @@ pub fn observe(views: &Views, name: &str) -> Option<Sight> {
         services: view.services.all().map(|(key, service)| (key.clone(), service.clone())).collect(),
         namespaces: view.namespaces.clone(),
         objects: objects(&view),
-        registries: view.service_registries.values().filter_map(|object| object.metadata.uid.clone()).collect(),
+        registries: view
+            .service_registries
+            .values()
+            .chain(view.unserved_registries.values())
+            .filter_map(|object| object.metadata.uid.clone())
+            .collect(),
         names: names(views, registry),
     };
     drop(view);

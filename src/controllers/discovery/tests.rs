@@ -202,7 +202,9 @@ fn what_another_release_holds_is_left_to_its_discovery() {
             limits: is_limited.then(Limits::default),
             ..Reach::default()
         });
-        Kind::ALL.into_iter().for_each(|kind| drop(view.set_synced(kind)));
+        Kind::ALL.into_iter().for_each(|kind| {
+            view.set_synced(kind);
+        });
         let mut object = view.service_registries["main"].as_ref().clone();
         object.status = serde_json::from_value(json!({"holder": holder})).unwrap();
         view.service_registries.insert("main".into(), Arc::new(object));
