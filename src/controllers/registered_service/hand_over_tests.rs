@@ -306,3 +306,33 @@ async fn what_was_exported_for_a_namespace_that_is_not_looked_at_any_more_stays_
     bench.pass().await;
     assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_listed_or_silent_keeps_no_other_waiting() {
+    let mut bench = bench(&["main"]).await;
+    of_release(&bench, &["shop", "pay"]);
+    let now = bench.controller.views.env.now();
+    {
+        let mut view = bench.controller.views.cluster();
+        let reach = view.reach().clone();
+        view.set_reach(reach);
+        for kind in Kind::ALL {
+            for part in view.reach().parts(kind).into_iter().filter(|part| part != "pay") {
+                view.watching.set_listed(kind, &part);
+                view.watching.heard(kind, &part, now);
+                view.watching.heard(kind, "pay", now - jiff::SignedDuration::from_secs(100));
+            }
+        }
+    }
+    held_by(&bench, "main", "team-a");
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD, "p/echo/10.0.0.2:80"]);
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD]);
+    bench.controller.views.cluster().watching.heard(Kind::Pod, "shop", now - jiff::SignedDuration::from_secs(100));
+    bench.ready(&["10.0.0.3"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD, "p/echo/10.0.0.3:80"], "its own silence counts");
+}
