@@ -162,7 +162,7 @@ where
         while let Ok((stream, _)) = listener.accept().await {
             let answer = answer.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(request));
+                let service = service_fn(answer);
                 // A client that goes away is no fault.
                 let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
             });

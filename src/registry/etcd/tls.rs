@@ -28,6 +28,7 @@ const H2: &[u8] = b"h2";
 pub struct TlsFailure(String);
 
 impl TlsFailure {
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err, which passes errors by value")]
     fn new(reason: impl ToString) -> Self {
         Self(reason.to_string())
     }
