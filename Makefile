@@ -42,7 +42,7 @@ parts-release: setup
 	@dev/parts/build registry >/dev/null
 	@dev/parts/build cosign >/dev/null
 
-# What lists the crates in a program; dev/image looks for it here.
+# The tool that lists the crates in a program; dev/image looks for it here.
 auditable: setup
 	@test -x $(CACHE)/tools/bin/cargo-auditable || $(CARGO) install --quiet cargo-auditable --locked --version $(AUDITABLE_VERSION) --root $(CACHE)/tools
 

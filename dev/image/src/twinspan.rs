@@ -22,7 +22,7 @@ pub fn default_name() -> String {
     format!("localhost/twinspan:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// What one build gave.
+/// The result of one build.
 #[derive(Debug)]
 pub struct Built {
     pub image: Image,

@@ -14,7 +14,7 @@ use crate::promise::Promise;
 use crate::signature::{self, Key};
 use crate::{VERSION, chart, image};
 
-/// What is asked of a release.
+/// The input of a release besides the commit.
 #[derive(Debug)]
 pub struct Options {
     /// Where it will be, as `host/path`.

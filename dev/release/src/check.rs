@@ -137,7 +137,7 @@ struct Contents {
 
 /// The files beside the layout: all of them, what `SHA256SUMS` says of them, and the list of crates in each program.
 fn check_files(directory: &Path, promise: &Promise) -> Result<()> {
-    let sums = std::fs::read_to_string(directory.join("SHA256SUMS"))?;
+    let sums = std::fs::read_to_string(directory.join("SHA256SUMS")).context("SHA256SUMS")?;
     let mut summed: Vec<&str> = Vec::new();
     for line in sums.lines() {
         let (sum, name) = line.split_once("  ").with_context(|| format!("SHA256SUMS: {line}"))?;

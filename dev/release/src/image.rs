@@ -17,7 +17,7 @@ use crate::{Image, Platform};
 
 /// The media type of a bill of materials, as IANA has registered it.
 pub const SPDX: &str = "application/spdx+json";
-/// What an artifact without a configuration has in its place (image-spec 1.1).
+/// The media type of an empty configuration (image-spec 1.1).
 pub(crate) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// Keeps the images with their bills of materials, and their index under the tag.

@@ -1,5 +1,5 @@
-//! What a release puts into a registry, as an OCI layout in a directory, which tools such as skopeo read as well. Owns
-//! blobs, manifests and their order; refuses to know registries, and what the blobs mean.
+//! The part of a release that goes into a registry, as an OCI layout in a directory, which tools such as skopeo read as
+//! well. Owns blobs, manifests and their order; refuses to know registries, and what the blobs mean.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -34,7 +34,7 @@ struct Build {
     /// Where the images and the chart will be: host/path
     #[arg(long)]
     registry: String,
-    /// What to build for: amd64, arm64 or both
+    /// The architectures: amd64, arm64 or both
     #[arg(long, required = true, num_args = 1..)]
     arches: Vec<String>,
     /// A private key of `cosign generate-key-pair`; its password is in COSIGN_PASSWORD

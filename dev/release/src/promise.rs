@@ -1,4 +1,4 @@
-//! What a release promises: names and digests, as `release.json` in its directory. Owns that file and nothing else.
+//! The promise of a release: names and digests, as `release.json` in its directory. Owns that file and nothing else.
 
 use std::collections::BTreeMap;
 use std::path::Path;

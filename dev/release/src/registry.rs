@@ -1,6 +1,7 @@
 //! One registry, as this program talks to it. Owns the connection and the credentials; refuses to know what a release
 //! is.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,9 +38,9 @@ impl Registry {
         let auth = match docker_credential::get_credential(host) {
             Ok(DockerCredential::UsernamePassword(user, password)) => RegistryAuth::Basic(user, password),
             Ok(DockerCredential::IdentityToken(_)) => bail!("{host}: an identity token; log in with a password"),
-            Err(CredentialRetrievalError::ConfigNotFound | CredentialRetrievalError::NoCredentialConfigured) => {
-                RegistryAuth::Anonymous
-            }
+            Err(CredentialRetrievalError::NoCredentialConfigured) => RegistryAuth::Anonymous,
+            // The same error as for a file that cannot be parsed.
+            Err(_) if !logins().exists() => RegistryAuth::Anonymous,
             Err(error) => bail!("the credentials for {host}: {error}"),
         };
         let protocol = if plain_http { ClientProtocol::Http } else { ClientProtocol::Https };
@@ -104,4 +105,11 @@ impl Registry {
     pub(crate) async fn referrers(&self, of: &Reference) -> Result<OciImageIndex> {
         self.client.pull_referrers(of, None).await.with_context(|| format!("what refers to {of}?"))
     }
+}
+
+/// The file of the programs that log in.
+fn logins() -> PathBuf {
+    let given = |name| std::env::var_os(name).map(PathBuf::from);
+    let directory = given("DOCKER_CONFIG").or_else(|| Some(given("HOME")?.join(".docker")));
+    directory.unwrap_or_default().join("config.json")
 }
