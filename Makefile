@@ -1,4 +1,4 @@
-# Everything that a developer runs. `make test` and `make demo` do all the set-up on a fresh Debian or Ubuntu.
+# Everything that a developer runs. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu.
 
 CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
@@ -8,13 +8,16 @@ AUDITABLE_VERSION := 0.7.7
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-node setup-chaos setup-browser setup-release testbed parts parts-release auditable build crds manifests docs image release release-check demo bench soak-churn chaos journeys node rollouts compat test test-long test-node sim soak mutants lint cargo-deny deny advisories clean
+.PHONY: help help-texts setup setup-image setup-node setup-chaos setup-browser setup-release testbed parts parts-release auditable build crds manifests docs image release release-check demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint cargo-deny deny advisories clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 	@dev/setup
+
+setup-image: ## The same without Go, which no image needs
+	@dev/setup image
 
 setup-node: ## The same, with what a real node runs: containerd, runc, nftables, CNI plugins
 	@dev/setup node
@@ -43,7 +46,7 @@ parts-release: setup
 	@dev/parts/build cosign >/dev/null
 
 # The tool that lists the crates in a program; dev/image looks for it here.
-auditable: setup
+auditable: setup-image
 	@test -x $(CACHE)/tools/bin/cargo-auditable || $(CARGO) install --quiet cargo-auditable --locked --version $(AUDITABLE_VERSION) --root $(CACHE)/tools
 
 build: setup ## Build the operator
@@ -77,11 +80,12 @@ release: auditable $(RELEASE_SETUP) ## Build and push a release: REGISTRY=host/p
 	@target/debug/release check $(if $(PLAIN_HTTP),--plain-http)
 
 release-check: setup-node auditable parts-release $(RELEASE_SETUP) ## Release into a real registry, and install from there on one real node; needs root; option: ARCHES=amd64
-	ARCHES="$(RELEASE_ARCHES)" $(CARGO) test --workspace --test release -- --ignored
+	ARCHES="$(RELEASE_ARCHES)" $(CARGO) test --workspace --exclude twinspan-sim --test release -- --ignored
 
-demo: testbed ## Tell the story on real parts; KEEP=1 leaves it running
-	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
-	@target/debug/demo $(if $(KEEP),--keep)
+# A person who looks around needs kubectl and etcdctl, which come with the real servers.
+demo: setup ## Tell the story of one service; REAL=1 with kube-apiserver and etcd, KEEP=1 the same and leaves it running
+	@dev/demo/prepare $(if $(REAL)$(KEEP),real)
+	@TWINSPAN_INTEROP=$$(dev/parts/build kitex) target/debug/demo $(if $(REAL),--real) $(if $(KEEP),--keep)
 
 bench: testbed ## Measure Twinspan beside an ideal bridge of raw clients; options: QUICK=1 ONLY=name SEED=n
 	@$(CARGO) build --quiet --release -p twinspan -p twinspan-bench
@@ -102,7 +106,7 @@ node: setup-node auditable ## Run the image and the chart on one real node until
 	@target/debug/node
 
 journeys: parts ## Tell the journeys of docs/migration.md with every framework
-	$(CARGO) test --test e2e -- --ignored journeys::
+	$(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored journeys::
 
 rollouts: setup-node auditable ## Roll a Deployment of six under calls, in three ways, and once while etcd is frozen; needs root; option: ROUNDS=5
 	@$(CARGO) build --quiet --workspace --bin rollouts
@@ -110,19 +114,24 @@ rollouts: setup-node auditable ## Roll a Deployment of six under calls, in three
 
 # Beside test-long: the oldest API server alone takes minutes to build, once.
 compat: parts ## Run a smoke suite with the oldest and the newest Kubernetes and etcd; WRITE=1 writes the table of the docs
-	$(if $(WRITE),TWINSPAN_WRITE=1) $(CARGO) test --test e2e -- --ignored compat::
+	$(if $(WRITE),TWINSPAN_WRITE=1) $(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored compat::
 
-test: parts setup-browser ## Every test but the long stories
+test: setup ## Every test but the stories: units, chart, documents, the simulation of the whole operator
+	@dev/parts/build helm >/dev/null
+	@dev/parts/build prometheus >/dev/null
 	$(CARGO) test --workspace --exclude twinspan-sim
 	$(CARGO) test --profile sim -p twinspan-sim
 
+stories: parts setup-browser ## The user stories on real parts but those that take minutes by their nature
+	$(CARGO) test --workspace --exclude twinspan-sim --test e2e
+
 test-long: parts setup-chaos ## The stories that take minutes by their nature
-	$(CARGO) test --test e2e -- --ignored
-	$(CARGO) test --workspace --test minute -- --ignored
+	$(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored
+	$(CARGO) test --workspace --exclude twinspan-sim --test minute -- --ignored
 	TWINSPAN_IMAGE_PROFILE=node $(MAKE) test-node
 
 test-node: setup-node auditable parts-release ## The stories of the image, the chart and a release on one real node; needs root
-	$(CARGO) test --workspace --test story --test release -- --ignored
+	$(CARGO) test --workspace --exclude twinspan-sim --test story --test release -- --ignored
 
 sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message, SHRINK=1 for a story
 	$(CARGO) run --quiet --profile sim -p twinspan-sim
@@ -138,6 +147,7 @@ lint: setup ## Formatting, width of comments, clippy, Go vet, the patch of the m
 	dev/comment-width
 	git apply --check sim/mutants.patch
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --no-default-features --lib --bins -- -D warnings
 	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
 	for part in interop oracle; do (cd dev/parts/$$part && $(GO_FLAGS) go vet ./...) || exit 1; done
 

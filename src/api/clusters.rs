@@ -14,7 +14,7 @@ use twinspan_core::plan::import;
 #[x_kube(validation = Rule::new("self.preference == 'LocalFirst' || self.minLocal == 1").message("spec.import.clusters.minLocal: only preference LocalFirst has it; leave it out").field_path(".minLocal"))]
 pub struct Clusters {
     /// The IDs of these clusters, as `status.clusterID` of their ServiceRegistries says. Empty means every other
-    /// cluster. The ID in a record is the word of whoever wrote it, and no proof.
+    /// cluster. The ID in a record is the word of its writer, and no proof.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -123,7 +123,7 @@ reasons! {
     Pending [EXPORTED, IMPORTED]: "A complete list of the registry, or a Service that is being created, is waited for. It comes by itself.";
     Connecting [CONNECTED, SYNCED]: "The first connection is being made.";
     Listing [CONNECTED, SYNCED, EXPORTED]: "A complete list is being read, at the start or after the watch ended. It comes by itself.";
-    ClusterChanged [SYNCED]: "Another etcd cluster answers than before. What it lacks is put back where it is ours, and held where it is not.";
+    ClusterChanged [SYNCED]: "Another etcd cluster answers than before. Records of Twinspan that it lacks are restored, and deletions that others' missing records ask for are held.";
     RolledBack [SYNCED]: "The etcd cluster is at an older revision than before, as after a restore. What it lacks is treated as with ClusterChanged.";
     NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
     NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend` or policy Observe forbids it. `Ready` is True nevertheless.";
@@ -158,7 +158,7 @@ reasons! {
     Conflict [CONNECTED, SYNCED, ACCEPTED, STALLED]: "An older ServiceRegistry has the same etcd, prefix and cluster ID: delete one, or change its prefix. Without a prefix only the same name in both is a conflict. Or too many older RegisteredServices have the name.";
     NoSpace [CONNECTED, SYNCED, EXPORTED]: "The database of etcd is full: compact and defragment it, then disarm the alarm.";
     ServerError [CONNECTED, SYNCED, EXPORTED]: "etcd answered with an error; the message has it. It is tried again.";
-    LeaseGone [CONNECTED, SYNCED, EXPORTED]: "An etcd lease ended under its records. It is granted again, and they are put back.";
+    LeaseGone [CONNECTED, SYNCED, EXPORTED]: "An etcd lease ended under its records. It is granted again, and they are restored.";
     NoEpoch [CONNECTED, SYNCED, EXPORTED]: "Writing begins once the epoch is raised. It comes by itself.";
     Fenced [CONNECTED, SYNCED, EXPORTED]: "Another leader has taken over; this one writes nothing more.";
     NotLeader [CONNECTED, SYNCED, EXPORTED]: "This replica is not the leader; the leader writes.";

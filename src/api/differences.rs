@@ -34,7 +34,7 @@ pub struct Difference {
     /// reason why it is left out.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// The words of whoever refuses it, where somebody does.
+    /// The words of the server that refuses it, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub message: Option<String>,

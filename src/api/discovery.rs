@@ -67,7 +67,7 @@ pub struct DiscoverImports {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: String,
     /// Names in the registry; `*` stands for any characters, none included. A name counts while it has a record of a
-    /// server or a person: no own one, none that was put back, none of another cluster's Twinspan.
+    /// server or a person: no own one, none that Twinspan restored, none of another cluster's Twinspan.
     #[serde(default = "every_name")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -15,6 +15,7 @@ pub mod discovered;
 mod discovery;
 mod export;
 mod hold;
+mod import;
 #[cfg(test)]
 pub mod kstatus;
 mod precedence;
@@ -35,12 +36,13 @@ pub use differences::{Difference, Differences, MAX_BYTES, MAX_ENTRIES, Side};
 pub use discovery::{DiscoverExports, DiscoverImports, Discovery, DiscoveryPolicy, DiscoveryRefusal, DiscoveryStatus};
 pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};
+pub use import::{Import, ImportInto, OnExpiry, OtherClusters};
 pub use precedence::precedence;
 pub use record_counts::{RecordCounts, RecordScope};
 pub use record_format::RecordFormat;
 pub use registered_service::{
-    Counts, CreateService, DeletionGuard, Direction, Import, ImportInto, OnExpiry, OtherClusters, Policy, PortRef,
-    RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef,
+    Counts, CreateService, DeletionGuard, Direction, Policy, PortRef, RegisteredService, RegisteredServiceSpec,
+    RegisteredServiceStatus, RegistryRef, ServiceRef,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{

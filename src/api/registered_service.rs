@@ -10,17 +10,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use twinspan_core::codec::Format;
-use twinspan_core::model::{Selector as TagSelector, ServiceKey};
+use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::guard::Limits;
+use twinspan_core::plan::import;
 use twinspan_core::plan::service::ImportPlace;
-use twinspan_core::plan::{departure, import};
 
-use super::clusters::Clusters;
 use super::conditions::{ACCEPTED, ConditionStatus, Reason, find};
 use super::differences::{Difference, Differences};
 use super::export::Export;
 use super::hold::HoldStatus;
-use super::{Selector, schema};
+use super::import::{Import, ImportInto};
+use super::schema;
 
 /// A service that exists in Kubernetes and in a registry, and what is synced between the two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -67,7 +67,7 @@ use super::{Selector, schema};
 pub struct RegisteredServiceSpec {
     /// The registry that the service is in.
     pub registry_ref: RegistryRef,
-    /// The service's name in the registry: printable ASCII without `/` and `%`. Absent means metadata.name. Hertz finds
+    /// The service's name in the registry: printable ASCII without `/` and `%`. Default: metadata.name. Hertz finds
     /// lower-case names only; the ServiceRegistry has to allow the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$"))]
@@ -106,7 +106,7 @@ pub struct RegistryRef {
 #[x_kube(validation = Rule::new("self.create == 'Never' ? !has(self.ports) || self.ports.all(p, !has(p.number)) : \
      has(self.ports) && self.ports.size() > 0 && self.ports.all(p, has(p.number))").message("spec.service.ports: give a number for each port where create is Headless or ClusterIP, and none where it is Never").field_path(".ports"))]
 pub struct ServiceRef {
-    /// Name of the Service, in the namespace of the RegisteredService. Absent means metadata.name.
+    /// Name of the Service, in the namespace of the RegisteredService. Default: metadata.name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: Option<String>,
@@ -117,7 +117,7 @@ pub struct ServiceRef {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<PortRef>,
     /// The answer to a missing Service: Never waits for it; Headless and ClusterIP create it without a
-    /// selector, and delete it with the RegisteredService. A Service that somebody else made is never changed.
+    /// selector, and delete it with the RegisteredService. A Service of other origin is never changed.
     #[serde(default)]
     pub create: CreateService,
 }
@@ -133,7 +133,7 @@ pub struct PortRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub number: Option<i32>,
-    /// URL scheme of the port's endpoints in the registry; only for Kratos. Absent means grpc.
+    /// URL scheme of the port's endpoints in the registry; only for Kratos. Default: grpc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z][a-z0-9+.-]*$"))]
     pub scheme: Option<String>,
@@ -179,79 +179,6 @@ pub enum Policy {
 const APART: &str = "-imported";
 const TOGETHER: &str = "-all";
 
-/// Which records become endpoints, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Import {
-    /// Which records become endpoints, by their tags; empty selects all. GoZero and GRPC records have no tags.
-    pub tag_selector: Selector,
-    /// The use of records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of
-    /// another cluster may not be routable here; All imports them too.
-    pub other_clusters: OtherClusters,
-    /// Which other clusters these are, and when; only where `otherClusters` is All. Absent means every one, always.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clusters: Option<Clusters>,
-    /// Key of a tag whose value becomes the zone of the endpoint; empty for none.
-    #[schemars(length(max = 253))]
-    pub zone_tag: String,
-    /// The answer to a lease that ended without a deregistration: Probe keeps the endpoint while it accepts TCP
-    /// connections; Heal does the same and puts its record back; Remove opens no connection. The deletion guard still
-    /// limits the deletions that follow. GoZero and GRPC records cannot be put back, nor any of more than 64 KiB.
-    pub on_expiry: OnExpiry,
-    /// The place of imports: Beside the pods in EndpointSlices of the Service itself, Apart in a Service of their own,
-    /// or Together with the pods in a Service whose EndpointSlices hold both. Such a Service has the same ports; it is
-    /// created without a selector where it is missing, and deleted with the RegisteredService. Some clients in the
-    /// cluster keep only the EndpointSlice that changed last, and lose instances where a Service has two.
-    pub into: ImportInto,
-    /// Name of the Service of imports that are Apart or Together. Absent means the name of the Service with `-imported`
-    /// or `-all` behind it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub service_name: Option<String>,
-    /// How long an endpoint that lost its registration is kept while it accepts connections, in seconds.
-    #[schemars(range(min = 1, max = 2592000))]
-    pub keep_lost_seconds: i32,
-}
-
-impl Default for Import {
-    fn default() -> Self {
-        Self {
-            tag_selector: Selector::default(),
-            other_clusters: OtherClusters::Ignore,
-            clusters: None,
-            zone_tag: String::new(),
-            on_expiry: OnExpiry::Probe,
-            into: ImportInto::Beside,
-            service_name: None,
-            keep_lost_seconds: 86_400,
-        }
-    }
-}
-
-/// The place of imports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ImportInto {
-    #[default]
-    Beside,
-    Apart,
-    Together,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OtherClusters {
-    #[default]
-    Ignore,
-    All,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OnExpiry {
-    Remove,
-    #[default]
-    Probe,
-    Heal,
-}
-
 /// When deletions that nothing explains are held back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -262,7 +189,7 @@ pub struct DeletionGuard {
     /// How many percent of the instances may go within a minute while nothing explains it; more are held.
     #[schemars(range(min = 1, max = 100))]
     pub max_delete_percent: i32,
-    /// How long deletions are held before they go all the same, in seconds; 0 lets them go at once.
+    /// How long deletions are held before they are carried out all the same, in seconds; 0 holds none.
     #[schemars(range(min = 0, max = 86400))]
     pub hold_seconds: i32,
 }
@@ -351,31 +278,6 @@ impl RegisteredService {
     }
 }
 
-impl Import {
-    /// As the planner of the core takes it, with the scheme of each port.
-    pub fn options(&self, schemes: Vec<String>) -> import::Options {
-        import::Options {
-            schemes,
-            other_clusters: (self.other_clusters == OtherClusters::All)
-                .then(|| self.clusters.as_ref().map(Into::into).unwrap_or_default()),
-            tag_selector: TagSelector::from(&self.tag_selector),
-            zone_tag: self.zone_tag.clone(),
-            on_expiry: self.on_expiry.into(),
-            keep_lost: SignedDuration::from_secs(self.keep_lost_seconds.into()),
-        }
-    }
-}
-
-impl From<OnExpiry> for departure::OnExpiry {
-    fn from(on_expiry: OnExpiry) -> Self {
-        match on_expiry {
-            OnExpiry::Remove => Self::Remove,
-            OnExpiry::Probe => Self::Probe,
-            OnExpiry::Heal => Self::Heal,
-        }
-    }
-}
-
 impl From<&DeletionGuard> for Limits {
     fn from(guard: &DeletionGuard) -> Self {
         Self {
@@ -425,12 +327,12 @@ pub struct Counts {
     /// Endpoints that are in slices that Twinspan manages for it.
     pub imported: i64,
     /// Records and endpoints that are planned and not there: with policy Observe, while suspended, or where a write is
-    /// refused. Absent means none.
+    /// refused. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
     /// Imported endpoints that lost their registration but still accept connections.
     pub lost: i64,
-    /// Lost registrations that Twinspan put back.
+    /// Lost registrations that Twinspan has restored.
     pub healed: i64,
     /// Instances on one side that are left out on the other.
     pub skipped: i64,

@@ -56,7 +56,7 @@ pub struct ServiceRegistrySpec {
     /// Whose records the registry holds: which framework's programs register there. Immutable.
     #[x_kube(validation = ("self == oldSelf", "spec.format is immutable: create another ServiceRegistry instead"))]
     pub format: RecordFormat,
-    /// The start of every key of the registry: printable ASCII without `%`. Absent means the default of the format:
+    /// The start of every key of the registry: printable ASCII without `%`. Default: the default of the format:
     /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
     /// for GoZero and GRPC, `/service/default/default` for GoFrame (prefix, deployment, namespace). Empty is legal for
     /// Kitex and with `leadingSlash`. The one in force is in status. Immutable.
@@ -69,7 +69,7 @@ pub struct ServiceRegistrySpec {
     #[serde(default)]
     #[x_kube(validation = ("self == oldSelf", "spec.leadingSlash is immutable: create another ServiceRegistry instead"))]
     pub leading_slash: bool,
-    /// Names this cluster in the records that it exports; no two clusters on one etcd may share it. Absent means the
+    /// Names this cluster in the records that it exports; no two clusters on one etcd may share it. Default: the
     /// UID of the kube-system namespace; the one in force is in status, and it may only be set to that. Immutable.
     #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
@@ -132,14 +132,14 @@ pub struct EtcdConnection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// A key of a Secret with a PEM bundle of the authorities that sign the servers' certificates. Absent means the
+    /// A key of a Secret with a PEM bundle of the authorities that sign the servers' certificates. Default: the
     /// system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
     /// A Secret of type kubernetes.io/tls with the client's certificate and key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert_secret_ref: Option<SecretRef>,
-    /// The name that the servers' certificates are checked against. Absent means the host of the endpoint.
+    /// The name that the servers' certificates are checked against. Default: the host of the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub server_name: Option<String>,
@@ -302,7 +302,7 @@ pub struct ServiceRegistryStatus {
     /// Until then `etcd` describes the registry before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_as: Option<ReturnedAs>,
-    /// The epoch, `<counter>/<holder>`, of somebody else who uses our cluster ID. Nothing is written until it is
+    /// The epoch, `<counter>/<holder>`, of another writer with our cluster ID. Nothing is written until it is
     /// approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
@@ -318,7 +318,7 @@ pub struct ServiceRegistryStatus {
     pub last_verified: Option<Time>,
     /// Other clusters whose Twinspan writes, or wrote, into the same etcd: those with an epoch under
     /// `spec.fence.keyPrefix`, whatever their ServiceRegistries are called, the first 16 by their ID. An epoch stays
-    /// when a cluster leaves; whoever removes a cluster for good deletes it. Absent without a fence, and where the user
+    /// when a cluster leaves; delete it when you remove a cluster for good. Absent without a fence, and where the user
     /// of etcd may not read the prefix. Looked at by a new leader and with each audit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$")))]

@@ -28,7 +28,7 @@ use crate::tools::doctor::SettingsError;
 use crate::tools::forward::ForwardError;
 use crate::tools::lookup::{LookupError, reading};
 use crate::tools::owned::{Owned, sees_everything};
-use crate::tools::parity::GatherError;
+use crate::tools::parity::{DnsError, GatherError};
 use crate::tools::print::PrintError;
 use crate::tools::report::ArchiveError;
 use crate::tools::status::Selection;
@@ -210,8 +210,8 @@ pub enum Error {
     Unauthorized { server: String },
     #[error("cannot ask the API server: {}", of_kube(.0))]
     Kube(Box<kube::Error>),
-    #[error("cannot read the system's DNS configuration: {0}; say which server to ask with --dns")]
-    Resolver(hickory_resolver::net::NetError),
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     #[error(transparent)]
     Reach(#[from] LookupError),
     #[error(transparent)]

@@ -54,8 +54,6 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     match (explanation.is_known(), explanation.complete) {
         (true, _) => Ok(ExitCode::SUCCESS),
         (false, true) => Ok(ExitCode::from(NOT_FOUND)),
-        (false, false) => {
-            Err(Error::Unseen("whether somebody has it is not known, for not everything could be asked".to_owned()))
-        }
+        (false, false) => Err(Error::Unseen("nothing is known of it, for not every side could be read".to_owned())),
     }
 }

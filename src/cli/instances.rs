@@ -16,7 +16,7 @@ use crate::tools::print::{Format, PrintError, fit_terminal, harmless_json, print
 
 /// Show who is registered: every name in every registry, with and without a RegisteredService. Changes nothing.
 ///
-/// Asks the registries themselves, with the rights of whoever runs it; an operator need not run. Of a registry without
+/// Asks the registries themselves, with your own rights; an operator need not run. Of a registry without
 /// a prefix, and of one with more than 100,000 records, only the names of RegisteredServices are read, and the one that
 /// is named.
 ///
@@ -31,7 +31,7 @@ pub struct Args {
     /// Only names of RegisteredServices of this namespace
     #[arg(short, long)]
     namespace: Option<String>,
-    /// Every name, whoever uses it; the same as without a namespace
+    /// Every name, also those that no RegisteredService uses; the same as without a namespace
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// Only this ServiceRegistry; may be repeated

@@ -204,11 +204,14 @@ mod tests {
         let help = command("twinspan").try_get_matches_from(["twinspan", "run", "-h"]).unwrap_err().to_string();
         let (own, cluster) = help.split_once("\nCluster:").unwrap();
         assert!(own.contains("--dry-run") && cluster.contains("--as-group"), "{help}");
-        assert!(!help.contains("--operator-namespace"), "`run` has it as --namespace: {help}");
-        // The operator's own namespace is an option of `run` itself.
-        let run =
-            format!("{:?}", parsed(&["--kubeconfig", "/k", "run", "--namespace", "own", "--leader-elect"]).command);
-        assert!(run.contains("\"own\"") && run.contains("leader_elect: true") && run.contains("/k"), "{run}");
+        assert!(
+            own.contains("--operator-namespace"),
+            "the operator's own namespace is an option of `run` itself: {help}"
+        );
+        for name in ["--operator-namespace", "--namespace"] {
+            let run = format!("{:?}", parsed(&["--kubeconfig", "/k", "run", name, "own", "--leader-elect"]).command);
+            assert!(run.contains("\"own\"") && run.contains("leader_elect: true") && run.contains("/k"), "{run}");
+        }
         let run = format!("{:?}", parsed(&["run", "--leader-elect=false"]).command);
         assert!(run.contains("leader_elect: false"), "{run}");
     }

@@ -17,23 +17,30 @@ pub struct NetworkArgs {
 
 impl NetworkArgs {
     pub fn named(&self) -> NamedNetworks {
-        NamedNetworks { services: self.service_cidrs.clone().unwrap_or_default().0 }
+        NamedNetworks { services: self.service_cidrs.clone().unwrap_or_default().into_networks() }
     }
 }
 
 /// A list of networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Cidrs(Vec<Cidr>);
+pub struct Cidrs(Vec<Cidr>);
 
 impl Cidrs {
-    /// Networks, separated by commas; none where the text is empty. The message names the text that is none.
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Networks, separated by commas; none where the text is empty.
+    ///
+    /// # Errors
+    /// A message that names the text that is no network.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
         let parsed = |network| {
             Cidr::parse(network)
                 .ok_or_else(|| format!("{network:?} is no network; write it as 10.96.0.0/16 or fd96::/108"))
         };
         networks.map(parsed).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub fn into_networks(self) -> Vec<Cidr> {
+        self.0
     }
 }
 

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let common = &args.looking.common;
-    let resolver = Resolver::new(args.dns).map_err(Error::Resolver)?;
+    let resolver = Resolver::new(args.dns)?;
     let cluster = common.reach().await?;
     let key = ServiceKey::new(args.namespace.as_ref().unwrap_or(&cluster.namespace), &args.name);
     let request = Request {

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use twinspan_core::model::Cidr;
-
+use super::networks::Cidrs;
 use crate::operator::{Limits, Reach};
 
 #[derive(Debug, clap::Args)]
@@ -25,12 +24,12 @@ pub struct ReachArgs {
     cluster_id: Option<String>,
     /// In namespaced mode: the networks of pods, separated by commas. An address in them is imported only as that of a
     /// pod of the same namespace, and so is every address of a family that none of them has
-    #[arg(long, env = "TWINSPAN_POD_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
-    pod_cidrs: Vec<String>,
+    #[arg(long, env = "TWINSPAN_POD_CIDRS", value_name = "CIDRS", value_parser = Cidrs::parse, overrides_with = "pod_cidrs")]
+    pod_cidrs: Option<Cidrs>,
     /// In namespaced mode: the networks of Nodes and of the API server, separated by commas. No address in them is
     /// imported
-    #[arg(long, env = "TWINSPAN_NODE_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
-    node_cidrs: Vec<String>,
+    #[arg(long, env = "TWINSPAN_NODE_CIDRS", value_name = "CIDRS", value_parser = Cidrs::parse, overrides_with = "node_cidrs")]
+    node_cidrs: Option<Cidrs>,
 }
 
 /// The reason why the flags cannot be obeyed.
@@ -42,8 +41,6 @@ pub enum ReachError {
     Missing(String),
     #[error("{0} is only for namespaced mode; give --watch-namespaces as well, or leave it out")]
     Superfluous(&'static str),
-    #[error("{flag}: {text:?} is not a network such as 10.244.0.0/16")]
-    NoNetwork { flag: &'static str, text: String },
     #[error("--cluster-id: {0:?} is not 1 to 63 of a-z, 0-9 and -")]
     ClusterId(String),
     #[error("{flag}: {text:?} is not the name of an object")]
@@ -59,8 +56,8 @@ impl ReachArgs {
     pub fn reach(self, release: &str, dry_run: bool, has_service_cidrs: bool) -> Result<Reach, ReachError> {
         let namespaces = names("--watch-namespaces", self.watch_namespaces)?;
         let registries = names("--registries", self.registries)?;
-        let pod_cidrs = networks("--pod-cidrs", self.pod_cidrs)?;
-        let node_cidrs = networks("--node-cidrs", self.node_cidrs)?;
+        let pod_cidrs = self.pod_cidrs.unwrap_or_default().into_networks();
+        let node_cidrs = self.node_cidrs.unwrap_or_default().into_networks();
         let cluster_id = self.cluster_id.filter(|id| !id.is_empty()).unwrap_or_default();
         let given = [
             ("--cluster-id", !cluster_id.is_empty()),
@@ -102,17 +99,10 @@ fn names(flag: &'static str, texts: Vec<String>) -> Result<BTreeSet<String>, Rea
     given(texts).map(name).collect()
 }
 
-fn networks(flag: &'static str, texts: Vec<String>) -> Result<Vec<String>, ReachError> {
-    let network = |text: String| match Cidr::parse(&text) {
-        Some(_) => Ok(text),
-        None => Err(ReachError::NoNetwork { flag, text }),
-    };
-    given(texts).map(network).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use twinspan_core::model::Cidr;
 
     use super::*;
     use crate::cli::networks::NetworkArgs;
@@ -137,7 +127,7 @@ mod tests {
     fn namespaced_mode_needs_all_or_nothing() {
         let limits = reach(WHOLE).unwrap().limits.unwrap();
         assert_eq!(limits.namespaces, ["pay", "shop"].map(String::from).into());
-        assert_eq!(limits.pod_cidrs, ["10.244.0.0/16", "fd44::/64"]);
+        assert_eq!(limits.pod_cidrs, ["10.244.0.0/16", "fd44::/64"].map(|net| Cidr::parse(net).unwrap()));
         let flags: Vec<&str> = WHOLE.split_whitespace().collect();
         for without in (0..flags.len()).step_by(2) {
             let rest = flags.iter().enumerate().filter(|(at, _)| *at != without && *at != without + 1);
@@ -162,12 +152,15 @@ mod tests {
     #[test]
     fn texts_that_say_nothing_are_refused_by_their_flag() {
         for (flags, refused) in [
-            (WHOLE.replace("10.244.0.0/16", "10.244.0.0"), "--pod-cidrs: \"10.244.0.0\""),
             (WHOLE.replace("--cluster-id team-a", "--cluster-id Team_A"), "--cluster-id: \"Team_A\""),
             (WHOLE.replace("main", "Main"), "--registries: \"Main\""),
         ] {
             let error = reach(&flags).unwrap_err().to_string();
             assert!(error.starts_with(refused), "{error}");
         }
+        let flags = WHOLE.replace("192.168.0.0/24", "192.168.0.0");
+        let error =
+            Line::try_parse_from(["run"].into_iter().chain(flags.split_whitespace())).err().unwrap().to_string();
+        assert!(error.contains("--node-cidrs") && error.contains("\"192.168.0.0\" is no network"), "{error}");
     }
 }

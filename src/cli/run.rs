@@ -31,7 +31,12 @@ pub struct Args {
     #[command(flatten)]
     access: Access,
     /// The operator's own namespace, where its Secrets and its Lease are
-    #[arg(long, env = "TWINSPAN_NAMESPACE", default_value = "twinspan-system")]
+    #[arg(
+        long = "operator-namespace",
+        alias = "namespace",
+        env = "TWINSPAN_NAMESPACE",
+        default_value = "twinspan-system"
+    )]
     namespace: String,
     /// Write only while holding the Lease; needed wherever more than one replica may run
     #[arg(

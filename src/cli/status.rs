@@ -16,7 +16,7 @@ use crate::tools::status::{Status, status};
 
 /// Show who leads, every registry and every RegisteredService, as the operator says in their status.
 ///
-/// Exit code 0 where nothing needs a person, 3 where something is not ready, held or lost, 1 where the cluster cannot
+/// Exit code 0 where nothing needs attention, 3 where something is not ready, held or lost, 1 where the cluster cannot
 /// be asked.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -31,7 +31,7 @@ pub struct Args {
     /// Go on, and print the answer anew whenever it changes
     #[arg(short, long)]
     watch: bool,
-    /// Wait until there is something and nothing needs a person
+    /// Wait until there is something and nothing needs attention
     #[arg(long, conflicts_with = "watch")]
     wait: bool,
     /// How long to wait with --wait, such as 30s or 2m
@@ -139,7 +139,7 @@ where
     }
 }
 
-/// The first answer in which nothing needs a person, or the last one in time.
+/// The first answer in which nothing needs attention, or the last one in time.
 async fn settled<F>(ask: impl Fn() -> F, timeout: Duration) -> Result<Status, Error>
 where
     F: Future<Output = Result<Status, LookupError>>,

@@ -5,8 +5,9 @@
 //!   `outer`: the addresses outside the pods that lead to a namespace.
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
 //!   of most indexes.
-//! - [`watch`]: keeps the view true; `watch_error`: why one begins again; [`watching`]: what was listed and heard of.
-//! - [`kind`]: the kinds; [`kinds`]: the effect of each on the view.
+//! - [`watch`]: keeps the view true; `watches`: which there are; `watch_error`: why one begins again;
+//!   [`watching`]: what was listed and heard of.
+//! - [`kind`]: the kinds; [`kinds`]: the effect of each on the view, `own_kinds` of those of our API.
 //! - [`reach`]: the part of the cluster that is looked at, and the ServiceRegistries that are served.
 //! - [`convert`]: API objects ↔ the model's nouns; `readiness_gate`: that of a pod.
 //! - [`writer`]: slices and Services, each under the claim to lead.
@@ -38,6 +39,7 @@ pub mod kind;
 pub mod kinds;
 pub mod networks;
 mod outer;
+mod own_kinds;
 mod pace;
 pub mod pods;
 pub mod reach;
@@ -55,6 +57,7 @@ mod turns;
 pub mod view;
 pub mod watch;
 mod watch_error;
+mod watches;
 pub mod watching;
 pub mod writer;
 

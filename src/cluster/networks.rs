@@ -102,11 +102,11 @@ impl Networks {
     /// of a family, any of its addresses may be that of a pod.
     pub fn set_limits(&mut self, limits: &Limits) {
         let trust = Arc::make_mut(&mut self.trust);
-        let has = |v4: bool| networks(&limits.pod_cidrs).any(|net| net.range().0.is_ipv4() == v4);
+        let has = |v4: bool| limits.pod_cidrs.iter().any(|net| net.range().0.is_ipv4() == v4);
         let families = [(true, "0.0.0.0/0"), (false, "::/0")].into_iter().filter(|(v4, _)| !has(*v4));
         families.filter_map(|(_, all)| Cidr::parse(all)).for_each(|net| trust.pod_cidrs.add(net));
-        networks(&limits.pod_cidrs).for_each(|net| trust.pod_cidrs.add(net));
-        networks(&limits.node_cidrs).for_each(|net| trust.node_cidrs.add(net));
+        limits.pod_cidrs.iter().for_each(|net| trust.pod_cidrs.add(*net));
+        limits.node_cidrs.iter().for_each(|net| trust.node_cidrs.add(*net));
     }
 
     /// `None` removes the Node. Returns the affected ranges: none where only its readiness changed.
@@ -241,8 +241,8 @@ mod tests {
     fn networks_that_an_administrator_names_count_and_a_family_without_any_is_all_pods() {
         let mut networks = Networks::default();
         networks.set_limits(&Limits {
-            pod_cidrs: vec!["10.244.0.0/16".into()],
-            node_cidrs: vec!["192.0.2.0/24".into()],
+            pod_cidrs: vec![Cidr::parse("10.244.0.0/16").unwrap()],
+            node_cidrs: vec![Cidr::parse("192.0.2.0/24").unwrap()],
             ..Limits::default()
         });
         let (trust, ip) = (networks.trust(), |text: &str| text.parse::<IpAddr>().unwrap());

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use twinspan_core::model::Cidr;
+
 use super::kind::Kind;
 use crate::api::{APPROVE_HOLDER, ServiceRegistry};
 
@@ -30,9 +32,9 @@ pub struct Limits {
     /// The cluster ID of this release alone: records of another release are those of another cluster.
     pub cluster_id: String,
     /// Networks of pods: an address in them is admitted only as a pod of the same namespace.
-    pub pod_cidrs: Vec<String>,
+    pub pod_cidrs: Vec<Cidr>,
     /// Networks of Nodes and of the API server, no address of which is admitted.
-    pub node_cidrs: Vec<String>,
+    pub node_cidrs: Vec<Cidr>,
 }
 
 /// Whose a ServiceRegistry is.

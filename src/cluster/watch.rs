@@ -1,9 +1,10 @@
-//! The watches that keep the view of the cluster true: one for each kind, opened again until it is stopped.
+//! One watch that keeps the view of the cluster true, opened again until it is stopped.
 //!
-//! Owns how a kind enters the view, and the clock of each watch: every page, every opening and every opened watch has
-//! a deadline, so that no silent connection freezes a kind (`docs/decisions/0031`). An object that a re-list does not
-//! name is removed, as if the watch had reported its deletion. A kind that an older API server may lack is asked for
-//! now and then. Refuses to know the controllers: each change becomes a [`ClusterEvent`].
+//! Owns how the objects of a kind enter the view, and the clock of the watch: every page, every opening and every
+//! opened watch has a deadline, so that no silent connection freezes a kind (`docs/decisions/0031`). An object that a
+//! re-list does not name is removed, as if the watch had reported its deletion. A kind that an older API server may
+//! lack is asked for now and then. Refuses to know which watches there are ([`super::watches`]), and the controllers:
+//! each change becomes a [`ClusterEvent`].
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -12,12 +13,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join;
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -27,9 +24,8 @@ use twinspan_core::model::ObjectKey;
 use super::client::WATCH_SECONDS;
 use super::kinds::Watched;
 use super::reach::WHOLE;
-use super::view::{ClusterEvent, ClusterView, Kind, SILENT_AFTER};
+use super::view::{ClusterEvent, ClusterView, Kind};
 use super::watch_error::WatchError;
-use crate::api::{RegisteredService, ServiceRegistry, Stored};
 use crate::env::Env;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -52,11 +48,9 @@ const WORKS: Duration = Duration::from_secs(30);
 const TOO_SHORT: Duration = Duration::from_secs(1);
 /// Least time between two warnings about one kind.
 const TELL: Duration = Duration::from_secs(60);
-/// Wait until an API server is asked again for a kind that it does not serve: shorter than [`SILENT_AFTER`], because
-/// its refusal is a sign of life too.
+/// Wait until an API server is asked again for a kind that it does not serve: shorter than
+/// [`SILENT_AFTER`](super::kind::SILENT_AFTER), because its refusal is a sign of life too.
 const ABSENT: Duration = Duration::from_secs(60);
-/// Interval at which silence is noticed.
-const LISTEN: Duration = Duration::from_secs(5);
 
 /// Everything that the watches share.
 #[derive(Clone, Debug)]
@@ -72,97 +66,20 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts the watches of each kind: one, or in namespaced mode one for each namespace.
-    pub fn start(&self, client: &Client, operator_namespace: &str) {
-        self.follow_namespaced::<Stored<RegisteredService>>(client);
-        self.follow_namespaced::<Service>(client);
-        self.follow_namespaced::<EndpointSlice>(client);
-        self.follow_namespaced::<Pod>(client);
-        self.follow_cluster::<Stored<ServiceRegistry>>(client);
-        self.follow_cluster::<Namespace>(client);
-        self.follow_cluster::<Node>(client);
-        self.follow_cluster::<ServiceCIDR>(client);
-        self.follow::<Secret>(Api::namespaced(client.clone(), operator_namespace), WHOLE.to_owned());
-        let watches = self.clone();
-        self.tasks.spawn("silent watches", async move {
-            tokio::select! {
-                biased;
-                () = watches.stop.cancelled() => {}
-                () = watches.listen() => {}
-            }
-        });
-    }
-
-    fn follow_namespaced<K: Watched + Resource<Scope = NamespaceResourceScope>>(&self, client: &Client) {
-        let parts = self.view().reach().parts(K::KIND);
-        for part in parts {
-            let api = if part == WHOLE { Api::all(client.clone()) } else { Api::namespaced(client.clone(), &part) };
-            self.follow::<K>(api, part);
-        }
-    }
-
-    /// A part of a kind without namespaces is one object, by its name.
-    fn follow_cluster<K: Watched>(&self, client: &Client) {
-        let parts = self.view().reach().parts(K::KIND);
-        parts.into_iter().for_each(|part| self.follow::<K>(Api::all(client.clone()), part));
-    }
-
-    fn follow<K: Watched>(&self, api: Api<K>, part: String) {
-        self.view().watching.heard(K::KIND, &part, self.env.now());
-        let watch = Watch::new(api, part, self.clone());
-        let stop = self.stop.clone();
-        self.tasks.spawn(K::KIND.as_str(), async move {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = watch.repeat() => {}
-            }
-        });
-    }
-
-    fn view(&self) -> MutexGuard<'_, ClusterView> {
+    pub(super) fn view(&self) -> MutexGuard<'_, ClusterView> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, events: Vec<ClusterEvent>) {
+    pub(super) fn send(&self, events: Vec<ClusterEvent>) {
         for event in events {
             // The receiver is gone only while the process ends.
             let _ = self.events.send(event);
         }
     }
-
-    /// Tells when a kind falls silent, and when it is heard of again.
-    async fn listen(&self) {
-        let mut known = BTreeSet::new();
-        loop {
-            sleep(LISTEN).await;
-            let (silent, ended) = {
-                let mut view = self.view();
-                (view.silent(self.env.now()), view.take_silence_ended())
-            };
-            if silent != known {
-                let kinds: Vec<&str> = silent.iter().map(|kind| kind.as_str()).collect();
-                match kinds.as_slice() {
-                    [] => info!(server = self.server, "every kind is heard of again"),
-                    kinds => warn!(
-                        server = self.server,
-                        "no news for {} s of {}; nothing is deleted because of it",
-                        SILENT_AFTER.as_secs(),
-                        kinds.join(", ")
-                    ),
-                }
-            }
-            // A silence between two looks counts too: a pass may have met it.
-            if ended || silent != known {
-                self.send(vec![ClusterEvent::Heard]);
-            }
-            known = silent;
-        }
-    }
 }
 
-/// The watch of one kind.
-struct Watch<K> {
+/// The watch of one part of a kind.
+pub(super) struct Watch<K> {
     api: Api<K>,
     /// The part of the kind that it tells of.
     part: String,
@@ -176,7 +93,7 @@ struct Watch<K> {
 }
 
 impl<K: Watched> Watch<K> {
-    fn new(api: Api<K>, part: String, watches: Watches) -> Self {
+    pub(super) fn new(api: Api<K>, part: String, watches: Watches) -> Self {
         Self { api, part, watches, version: None, failures: 0, warned: None, told: false }
     }
 
@@ -198,7 +115,8 @@ impl<K: Watched> Watch<K> {
         self.part != WHOLE && view.has_listed(&[Kind::Namespace]) && !view.namespaces.contains_key(&self.part)
     }
 
-    async fn repeat(mut self) {
+    /// Watches until the task is dropped.
+    pub(super) async fn repeat(mut self) {
         loop {
             let began = Instant::now();
             let ended = self.follow().await;
@@ -229,7 +147,7 @@ impl<K: Watched> Watch<K> {
         self.restarts(error.label());
         if matches!(error, WatchError::Forbidden(_)) && self.is_of_no_namespace() {
             self.watches.view().watching.heard(K::KIND, &self.part, self.watches.env.now());
-            self.complete(&BTreeSet::new());
+            self.complete(&BTreeSet::new(), None);
         }
         self.watches.view().watching.set_broken(K::KIND, &self.part, true);
         let (kind, server) = (K::KIND.as_str(), &self.watches.server);
@@ -288,8 +206,7 @@ impl<K: Watched> Watch<K> {
                 let version = meta.resource_version.filter(|version| !version.is_empty());
                 let version = version.ok_or(WatchError::NoVersion)?;
                 self.page(objects, &mut listed);
-                K::set_told(&mut self.watches.view(), &self.part, &version);
-                self.complete(&listed);
+                self.complete(&listed, Some(&version));
                 return Ok(version);
             };
             params.continue_token = Some(token);
@@ -319,9 +236,12 @@ impl<K: Watched> Watch<K> {
         self.watches.send(affected);
     }
 
-    /// The part has these objects and no others.
-    fn complete(&self, listed: &BTreeSet<ObjectKey>) {
+    /// The part has these objects and no others, at the version of the list that named them.
+    fn complete(&self, listed: &BTreeSet<ObjectKey>, version: Option<&str>) {
         let mut view = self.watches.view();
+        if let Some(version) = version {
+            K::set_told(&mut view, &self.part, version);
+        }
         let known = K::known(&view);
         let vanished: Vec<ObjectKey> = known.difference(listed).filter(|key| self.has(key)).cloned().collect();
         debug!(kind = K::KIND.as_str(), objects = listed.len(), vanished = vanished.len(), "listed");

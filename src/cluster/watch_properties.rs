@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 
 use super::*;
@@ -250,8 +251,7 @@ impl<K: Told> Story<K> {
                 let version = commits.checked_sub(1).map_or(9, |last| self.log[last].0);
                 let mut listed = BTreeSet::new();
                 self.watch.page(objects, &mut listed);
-                K::set_told(&mut self.watch.watches.view(), WHOLE, &version.to_string());
-                self.watch.complete(&listed);
+                self.watch.complete(&listed, Some(&version.to_string()));
                 (self.list, self.told) = (None, commits);
                 self.tell_all(version);
             }

@@ -6,10 +6,14 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures::stream;
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Client;
 use serde_json::{Value, json};
 use twinspan_core::model::ServiceKey;
 
 use super::*;
+use crate::api::{RegisteredService, ServiceRegistry, Stored};
 use crate::cluster::convert;
 use crate::cluster::reach::{Limits, Reach};
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
+use tracing::warn;
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::service::Incarnation;
@@ -268,6 +269,9 @@ impl RegistryHandle {
         record: Option<&RawRecord>,
         revision: Revision,
     ) -> Affected {
+        if view.has_missed(key, record, revision) {
+            warn!(registry = self.name, %key, revision, "the watch did not tell of a change; an answer shows it");
+        }
         let affected = view.learnt(key, record, revision);
         self.asked.look_at(view.unfollowed(&affected));
         affected

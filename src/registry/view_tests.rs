@@ -132,15 +132,21 @@ fn an_answer_shows_what_the_watch_lost() {
     reset(&mut view, &listing(9, &[own(&gone, 5), own(&changed, 6)]), at(0));
     // Progress covers the delete at 10, the put at 11 and another one at 12, of which no event came.
     view.progressed(12, at(0));
-    assert!(view.learnt(&gone.as_str().into(), None, 10).names.contains("echo".as_bytes()));
-    view.learnt(&changed.as_str().into(), Some(&own(&changed, 11)), 11);
+    let lost = |view: &mut RegistryView, key: &str, record: Option<&RawRecord>, revision: Revision, lost: bool| {
+        assert_eq!(view.has_missed(&key.into(), record, revision), lost, "{key} at {revision}");
+        view.learnt(&key.into(), record, revision)
+    };
+    assert!(lost(&mut view, &gone, None, 10, true).names.contains("echo".as_bytes()));
+    lost(&mut view, &changed, Some(&own(&changed, 11)), 11, true);
     let [new, later] = keys_of(4);
-    view.learnt(&new.as_str().into(), Some(&own(&new, 12)), 12);
+    lost(&mut view, &new, Some(&own(&new, 12)), 12, true);
     assert_eq!(keys(&view), [changed.clone(), new.clone()]);
     // An older answer proves nothing: the record may have been deleted since, or written.
-    view.learnt(&later.as_str().into(), Some(&own(&later, 8)), 8);
-    view.learnt(&new.as_str().into(), None, 11);
-    view.learnt(&changed.as_str().into(), Some(&own(&changed, 6)), 9);
+    lost(&mut view, &later, Some(&own(&later, 8)), 8, false);
+    lost(&mut view, &new, None, 11, false);
+    lost(&mut view, &changed, Some(&own(&changed, 6)), 9, false);
+    // The watch has yet to tell of what is newer.
+    assert!(!view.has_missed(&later.as_str().into(), Some(&own(&later, 13)), 13));
     assert_eq!(keys(&view), [changed, new]);
 }
 

@@ -182,7 +182,7 @@ impl Metrics {
             Unit::Seconds,
             self.propagation.clone(),
         );
-        r.register("reconcile", "Passes over a RegisteredService, by how they ended", self.reconciles.clone());
+        r.register("reconcile", "Reconciles of a RegisteredService, by how they ended", self.reconciles.clone());
         r.register_with_unit(
             "pass",
             "Time of a pass over a RegisteredService, its writes included",

@@ -157,7 +157,7 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
         ),
         Outcome::Healed { until } => says(
             "Healed",
-            &format!("it lost its registration and accepts connections; its record is put back until {until:.0}"),
+            &format!("it lost its registration and accepts connections; its record is restored until {until:.0}"),
         ),
         Outcome::EndpointWithoutRecord => context.held("no record is behind its endpoint"),
         Outcome::ImportUnavailable => says(

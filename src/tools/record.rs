@@ -40,7 +40,7 @@ impl RecordReport {
         match self.whose.as_ref() {
             "own" => format!("exported by this cluster for {of}"),
             "otherCluster" => "exported by another cluster's Twinspan".to_owned(),
-            "healed" => format!("lost by its server, and put back for {of}"),
+            "healed" => format!("lost by its server, and restored for {of}"),
             "undecodable" => "cannot be parsed, so its writer is unknown".to_owned(),
             _ => "registered by its server itself".to_owned(),
         }
@@ -96,7 +96,7 @@ mod tests {
         for (whose, owner, words) in [
             ("own", Some("shop/user"), "exported by this cluster for shop/user"),
             ("otherCluster", None, "exported by another cluster's Twinspan"),
-            ("healed", Some("shop/user"), "lost by its server, and put back for shop/user"),
+            ("healed", Some("shop/user"), "lost by its server, and restored for shop/user"),
             ("foreign", None, "registered by its server itself"),
             ("undecodable", None, "cannot be parsed, so its writer is unknown"),
         ] {

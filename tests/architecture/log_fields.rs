@@ -12,12 +12,6 @@ use crate::source::{Sources, attributes, is_test_only};
 
 /// The macros of a line.
 const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
-/// Files below the registry whose lines name no registry, and why.
-const NAMELESS: [&str; 1] = [
-    // A view does not know the name of its registry.
-    "src/registry/view/answers.rs",
-];
-
 /// One line of the log.
 #[derive(Debug)]
 pub struct Line {
@@ -43,7 +37,7 @@ pub fn lines(sources: &Sources) -> Vec<Line> {
 pub fn breaches(lines: &[Line]) -> Vec<String> {
     let lacks = |line: &Line, field: &str| !line.fields.contains(field);
     let about_a_service = |line: &Line| line.message.contains("{key}") && line.file.contains("registered_service/");
-    let of_a_registry = |line: &Line| line.file.starts_with("src/registry/") && !NAMELESS.contains(&line.file.as_str());
+    let of_a_registry = |line: &Line| line.file.starts_with("src/registry/");
     let mut found = Vec::new();
     for line in lines {
         if about_a_service(line) && (lacks(line, "namespace") || lacks(line, "name")) {

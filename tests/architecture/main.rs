@@ -1,15 +1,19 @@
 //! The layout of the house, checked on the sources: arrows run down, nothing runs in a circle, the core is pure, and
 //! every request that writes leaves through one of two doors.
 //!
-//! Owns the planted breaches that show each check fail. Refuses to know the rules ([`rules`]) and the reading of
-//! sources ([`source`]).
+//! Owns the planted breaches that show each check fail. Refuses to know the rules ([`rules`]), the reading of sources
+//! ([`source`]) and the documents ([`documents`]).
 
 // A test prints what went wrong, and panics if it cannot go on.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod documents;
 mod log_fields;
+mod pages;
+mod parts;
 mod rules;
 mod source;
+mod translations;
 
 use std::collections::BTreeSet;
 use std::path::Path;

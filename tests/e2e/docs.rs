@@ -1,7 +1,8 @@
-//! The documents: every command and every object in them works. They run in the order in which a reader meets them, as
-//! an administrator of a cluster with a registry and a running operator.
+//! The documents: every command and every object in them works, in English and in Chinese. They run in the order in
+//! which a reader meets them, as an administrator of a cluster with a registry and a running operator.
 //!
-//! The sentence before an exception says so ("needs the internet", "needs Flux"), and there are few.
+//! The sentence before an exception says so ("needs the internet", "needs Flux"), and there are few. Refuses to compare
+//! the words of two languages, which `tests/architecture/translations.rs` does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -14,18 +15,22 @@ use twinspan_testbed::{Bed, TwinspanOptions, eventually, namespace, repository};
 
 use crate::harness::{SOON, Suite, TWINSPAN, stories};
 
-stories![every_command_and_every_object, every_link_leads_somewhere, the_quick_start_names_what_it_runs];
+stories![every_command_and_every_object, the_same_in_chinese, the_quick_start_names_what_it_runs];
 
-/// This document first, the rest by name: the others refer to what the quick start creates.
+/// The folders of the documents.
+const ENGLISH: &str = "docs";
+const CHINESE: &str = "docs/zh";
+/// This document of a folder first, the rest by name: the others refer to what the quick start creates.
 const FIRST: &str = "quick-start.md";
 /// The section of [`FIRST`] that removes everything again: it runs last.
-const LAST: &str = "## Remove it";
+const LAST: [&str; 2] = ["## Remove it", "## 卸载"];
 /// Another story applies the examples of this document, to a cluster without these objects.
 const REFERENCE: &str = "api.md";
 /// A sentence with one of these exempts the block after it.
-const EXEMPT: [&str; 4] = ["needs the internet", "needs nodes", "needs Argo CD", "needs Flux"];
-/// A sentence with this lets a less privileged user run the block after it.
-const OWNERS: &str = "needs no more than the role `edit`";
+const EXEMPT: [&str; 6] =
+    ["needs the internet", "needs nodes", "needs Argo CD", "needs Flux", "需要访问互联网", "需要节点"];
+/// A sentence with one of these lets a less privileged user run the block after it.
+const OWNERS: [&str; 2] = ["needs no more than the role `edit`", "只需要 `edit` 角色"];
 /// The user to whom the quick start gives this role.
 const OWNER: &str = "alice@example.com";
 
@@ -44,9 +49,9 @@ struct Block {
     last: bool,
 }
 
-fn documents() -> Result<Vec<PathBuf>> {
+fn documents(folder: &str) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(repository().join("docs"))? {
+    for entry in std::fs::read_dir(repository().join(folder))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "md") {
             all.push(path);
@@ -57,7 +62,7 @@ fn documents() -> Result<Vec<PathBuf>> {
 }
 
 fn blocks(path: &Path) -> Result<Vec<Block>> {
-    let name = path.file_name().context("a name")?.to_string_lossy().into_owned();
+    let name = path.strip_prefix(repository())?.display().to_string();
     let text = std::fs::read_to_string(path)?;
     let mut blocks: Vec<Block> = Vec::new();
     let mut open: Option<Block> = None;
@@ -69,12 +74,12 @@ fn blocks(path: &Path) -> Result<Vec<Block>> {
                 // The blocks of a list are indented as a whole.
                 indent = &line[..line.len() - bare.len()];
                 open = Some(Block {
-                    place: format!("docs/{name}:{}", number + 1),
+                    place: format!("{name}:{}", number + 1),
                     language: language.to_owned(),
                     text: String::new(),
                     exempt: EXEMPT.iter().any(|words| paragraph.contains(words)),
-                    owners: paragraph.contains(OWNERS),
-                    last: last && name == FIRST,
+                    owners: OWNERS.iter().any(|words| paragraph.contains(words)),
+                    last: last && path.ends_with(FIRST),
                 });
             }
             (Some(_), Some(_)) => {
@@ -91,15 +96,18 @@ fn blocks(path: &Path) -> Result<Vec<Block>> {
                     paragraph.push('\n');
                 } else if bare.is_empty() || paragraph.ends_with('\n') {
                     paragraph.clear();
+                } else if !paragraph.is_empty() {
+                    // The words of a sentence may be on two lines.
+                    paragraph.push(' ');
                 }
                 paragraph.push_str(bare);
                 if line.starts_with("## ") {
-                    last = line == LAST;
+                    last = LAST.contains(&line);
                 }
             }
         }
     }
-    ensure!(open.is_none(), "docs/{name}: a block does not end");
+    ensure!(open.is_none(), "{name}: a block does not end");
     Ok(blocks)
 }
 
@@ -177,21 +185,25 @@ impl Reader {
     }
 }
 
-/// The owner of the namespace can run the block with the built-in role `edit`; a user with `view` can only read.
+/// The owner of the namespace can run the block with the built-in role `edit`, as an administrator who acts as this
+/// user (`--as`); a user with `view` can only read.
 async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> {
-    let viewer = "bob@example.com";
+    let reading = "bob@example.com";
     administrator
-        .bash(&format!("kubectl create rolebinding reader -n shop --clusterrole=view --user={viewer}"))
+        .bash(&format!("kubectl create rolebinding reader -n shop --clusterrole=view --user={reading}"))
         .await?;
-    let (viewer, owner) = (administrator.posing_as(bed, viewer)?, administrator.posing_as(bed, OWNER)?);
+    let (viewer, owner) = (administrator.posing_as(bed, reading)?, administrator.posing_as(bed, OWNER)?);
     for (who, verb) in [(&viewer, "list"), (&owner, "create")] {
         let may = format!("kubectl auth can-i {verb} registeredservices.twinspan.dev -n shop");
         eventually("the roles are in force", SOON, || who.bash(&may)).await?;
     }
-    let refused = viewer.runs(block).await.err().context("a reader of the namespace may write")?;
+    let text = &block.text;
+    ensure!(text.contains(&format!("--as {OWNER}")), "{}: nothing is done as the owner", block.place);
+    let refused = administrator.bash(&text.replace(OWNER, reading)).await;
+    let refused = refused.err().context("a reader of the namespace may write")?;
     let denied = "cannot create resource \"registeredservices\" in API group \"twinspan.dev\"";
     ensure!(format!("{refused:#}").contains(denied), "{refused:#}");
-    owner.runs(block).await?;
+    administrator.runs(block).await?;
     viewer.bash("kubectl get registeredservice user -n shop").await?;
     ensure!(
         owner.bash("kubectl get serviceregistries").await.is_err(),
@@ -201,8 +213,29 @@ async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> 
 }
 
 async fn every_command_and_every_object(suite: Arc<Suite>) -> Result<()> {
+    every_block_of(&suite, ENGLISH).await
+}
+
+/// The Chinese documents run as the English ones do, and leave out no block that these run.
+async fn the_same_in_chinese(suite: Arc<Suite>) -> Result<()> {
+    let [english, chinese] = [ENGLISH, CHINESE].map(|folder| blocks(&repository().join(folder).join(FIRST)));
+    let (english, chinese) = (english?, chinese?);
+    ensure!(english.len() == chinese.len(), "{} blocks in English, {} in Chinese", english.len(), chinese.len());
+    for (ours, theirs) in english.iter().zip(&chinese) {
+        let [wanted, found] = [ours, theirs].map(|block| (block.exempt, block.owners, block.last));
+        ensure!(
+            wanted == found && ours.text == theirs.text,
+            "{} and {} run differently: exempt, owner's, last are {wanted:?} and {found:?}; see EXEMPT and OWNERS",
+            ours.place,
+            theirs.place
+        );
+    }
+    every_block_of(&suite, CHINESE).await
+}
+
+async fn every_block_of(suite: &Suite, folder: &str) -> Result<()> {
     let mut all = Vec::new();
-    for path in documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)) {
+    for path in documents(folder)?.into_iter().filter(|path| !path.ends_with(REFERENCE)) {
         all.extend(blocks(&path)?.into_iter().filter(|block| matches!(block.language.as_str(), "sh" | "yaml")));
     }
     let (last, first): (Vec<Block>, Vec<Block>) = all.into_iter().filter(|b| !b.exempt).partition(|b| b.last);
@@ -211,20 +244,22 @@ async fn every_command_and_every_object(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
-    let dir = std::env::temp_dir().join(format!("twinspan-docs-{}", std::process::id()));
-    let reader = Reader::of(bed, &dir)?;
+    let reader = Reader::of(bed, &bed.dir().join("tools"))?;
     ensure!(first.iter().filter(|block| block.owners).count() == 1, "one block is the owner's");
     for block in first.iter().chain(&last) {
         if block.owners { owners(bed, &reader, block).await? } else { reader.runs(block).await? }
     }
-    std::fs::remove_dir_all(dir)?;
     ensure!(bed.registry.dump("kitex/registry-etcd/").await?.is_empty(), "records are left");
     Ok(())
 }
 
-/// The text before the quick start's first block names every program of its blocks, also of the exempt ones.
 async fn the_quick_start_names_what_it_runs(_: Arc<Suite>) -> Result<()> {
-    let path = repository().join("docs").join(FIRST);
+    [ENGLISH, CHINESE].into_iter().try_for_each(names_what_it_runs)
+}
+
+/// The text before the quick start's first block names every program of its blocks, also of the exempt ones.
+fn names_what_it_runs(folder: &str) -> Result<()> {
+    let path = repository().join(folder).join(FIRST);
     let text = std::fs::read_to_string(&path)?;
     let (head, _) = text.split_once("```").context("no block")?;
     let mut programs = BTreeSet::new();
@@ -239,44 +274,9 @@ async fn the_quick_start_names_what_it_runs(_: Arc<Suite>) -> Result<()> {
         }
     }
     // Every machine has it.
-    ensure!(programs.remove("sed") && programs.len() >= 7, "{programs:?}");
+    ensure!(programs.remove("sed") && programs.len() >= 8, "{programs:?}");
     for program in programs {
         ensure!(head.contains(&format!("`{program}`")), "nothing says that {program} is needed");
     }
     Ok(())
-}
-
-/// Links to files and to headings, in the documents and in the README.
-async fn every_link_leads_somewhere(_: Arc<Suite>) -> Result<()> {
-    // The reference has no links, but patterns that look like some.
-    let mut pages: Vec<PathBuf> = documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)).collect();
-    pages.extend(["README.md", "CONTRIBUTING.md", "docs/decisions/README.md"].map(|page| repository().join(page)));
-    let mut count = 0;
-    for page in pages {
-        let text = std::fs::read_to_string(&page)?;
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if target.starts_with("http") || target.contains(char::is_whitespace) {
-                continue;
-            }
-            count += 1;
-            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let path = if file.is_empty() { page.clone() } else { page.parent().context("a directory")?.join(file) };
-            ensure!(path.exists(), "{}: {target} is not there", page.display());
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            let found = text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
-            ensure!(heading.is_empty() || found, "{}: {target} has no such heading", page.display());
-        }
-    }
-    ensure!(count > 20, "{count} links were found");
-    Ok(())
-}
-
-/// The anchor of a heading: lower case, words joined by dashes, without punctuation.
-fn anchor(heading: &str) -> String {
-    let words = heading.trim_start_matches('#').trim().to_lowercase();
-    words
-        .chars()
-        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-        .map(|c| if c == ' ' { '-' } else { c })
-        .collect()
 }

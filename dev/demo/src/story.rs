@@ -14,10 +14,9 @@ use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan::tools::parity::{Request, Resolver, SeenBy, Table, gather};
 use twinspan::tools::print::{Format, print};
 use twinspan_core::model::{InstanceAddr, ServiceKey};
-use twinspan_testbed::{
-    Bed, Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, TwinspanOptions, eventually, next_v4,
-};
+use twinspan_testbed::{Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, eventually, next_v4};
 
+use crate::ground::Ground;
 use crate::scene::{fact, scene, step};
 
 const NAMESPACE: &str = "shop";
@@ -29,24 +28,30 @@ const TTL: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Stage {
-    bed: Bed,
+    ground: Ground,
     resolver: Resolver,
     pods: Vec<Server>,
     client: Caller,
 }
 
 /// Tells the story; returns true if the sides agreed in the end.
-pub async fn tell(keep: bool) -> Result<bool> {
+pub async fn tell(real: bool, keep: bool) -> Result<bool> {
     let started = Instant::now();
     println!("Twinspan demo: the service {REGISTRY_NAME}, half in Kubernetes, half on virtual machines\n");
     let dir = std::env::temp_dir().join(format!("twinspan-demo-{}", twinspan_testbed::namespace::outer_pid()?));
-    let bed = step("starting etcd twice, kube-apiserver, kube-controller-manager, CoreDNS", Bed::start(&dir)).await?;
-    let access = bed.write_access()?;
+    let ground = step(&format!("starting {}", Ground::servers(real)), Ground::start(&dir, real)).await?;
+    if !real {
+        fact(
+            "API server and etcd are those of the simulation, which tests compare with the real ones; Twinspan, CoreDNS and the\n\
+             Kitex programs are as users run them. make demo REAL=1 builds and runs kube-apiserver and etcd (once 10 minutes).",
+        );
+    }
+    let access = ground.write_access()?;
     let binary = std::env::current_exe()?.with_file_name("twinspan").display().to_string();
-    let first = bed.start_twinspan(&binary, &TwinspanOptions::default())?;
-    step("starting Twinspan as its own ServiceAccount", first.ready()).await?;
+    let first = ground.start_twinspan(&binary)?;
+    step("starting Twinspan", first.ready()).await?;
 
-    let stage = three_pods(bed).await?;
+    let stage = three_pods(ground).await?;
     let vm = a_server_on_a_vm(&stage).await?;
     killed(&stage, vm).await?;
     let mut vms = vec![back_elsewhere(&stage).await?];
@@ -66,7 +71,9 @@ pub async fn tell(keep: bool) -> Result<bool> {
         look_around(&stage, second.part().log()).await?;
     }
     drop(vms);
-    std::fs::remove_file(access)?;
+    if let Some(access) = access {
+        std::fs::remove_file(access)?;
+    }
     std::fs::remove_dir_all(dir)?;
     Ok(agrees)
 }
@@ -75,10 +82,10 @@ fn vm_options() -> ServerOptions {
     ServerOptions { ttl: Some(TTL), ..ServerOptions::default() }
 }
 
-async fn three_pods(bed: Bed) -> Result<Stage> {
+async fn three_pods(ground: Ground) -> Result<Stage> {
     scene(1, "A Service with three pods is exported; a Kitex client outside, which knows only etcd, calls all three");
-    let client = bed.client();
-    bed.create_namespace(NAMESPACE, &BTreeMap::new()).await?;
+    let client = ground.client();
+    ground.create_namespace(NAMESPACE).await?;
     let service: Service = serde_json::from_value(json!({
         "metadata": {"name": SERVICE},
         "spec": {"clusterIP": "None", "selector": {"app": SERVICE}, "ports": [{"name": "rpc", "port": 8888}]},
@@ -86,7 +93,7 @@ async fn three_pods(bed: Bed) -> Result<Stage> {
     Api::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &service).await?;
     let registry: ServiceRegistry = serde_json::from_value(json!({
         "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"},
-        "spec": {"etcd": {"endpoints": [bed.registry.endpoint()]}, "format": "Kitex",
+        "spec": {"etcd": {"endpoints": [ground.registry()]}, "format": "Kitex",
             "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
     }))?;
     Api::all(client.clone()).create(&PostParams::default(), &registry).await?;
@@ -102,14 +109,14 @@ async fn three_pods(bed: Bed) -> Result<Stage> {
     for name in ["user-a", "user-b", "user-c"] {
         let address = SocketAddr::from((next_v4(), 8888));
         let options = ServerOptions { silent: true, ..ServerOptions::default() };
-        servers.push(Server::start(bed.dir(), bed.registry.endpoint(), REGISTRY_NAME, address, &options).await?);
+        servers.push(Server::start(ground.dir(), ground.registry(), REGISTRY_NAME, address, &options).await?);
         pods.run(name, &labels, &[address.ip()]).await?;
         pods.set_ready(name, true).await?;
     }
     let expected = addresses(&servers);
-    let resolver = Resolver::new(Some(bed.dns.address()))?;
-    let kitex = Caller::start(bed.dir(), Framework::Kitex, bed.registry.endpoint(), REGISTRY_NAME, None)?;
-    let stage = Stage { bed, resolver, pods: servers, client: kitex };
+    let resolver = Resolver::new(Some(ground.dns().address()))?;
+    let kitex = Caller::start(ground.dir(), Framework::Kitex, ground.registry(), REGISTRY_NAME, None)?;
+    let stage = Stage { ground, resolver, pods: servers, client: kitex };
     step("waiting for three records", async {
         eventually("three records", PATIENCE, || async {
             let found = stage.records().await?;
@@ -136,9 +143,9 @@ async fn a_server_on_a_vm(stage: &Stage) -> Result<Server> {
     expected.insert(vm.address());
     step("waiting for DNS", stage.dns_becomes(&expected)).await?;
     let name = stage.fqdn();
-    let ips = stage.bed.dns.addresses(&name).await?;
+    let ips = stage.ground.dns().addresses(&name).await?;
     fact(format!("A    {name}  {}", ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")));
-    for srv in stage.bed.dns.srv(&stage.srv()).await? {
+    for srv in stage.ground.dns().srv(&stage.srv()).await? {
         fact(format!("SRV  {}  {} {}", stage.srv(), srv.port, srv.target));
     }
     fact(stage.slices().await?);
@@ -186,7 +193,7 @@ async fn restart(
     scene(6, "Twinspan restarts; no record and no slice changes");
     let before = stage.versions().await?;
     step("stopping Twinspan", first.part().stop()).await?;
-    let second = stage.bed.start_twinspan(binary, &TwinspanOptions::default())?;
+    let second = stage.ground.start_twinspan(binary)?;
     step("starting it again", second.ready()).await?;
     step("watching every revision for 10 s", async {
         let watched = Instant::now();
@@ -198,7 +205,9 @@ async fn restart(
         Ok(())
     })
     .await?;
-    fact(format!("{} records and {} slices, all at the revisions that they had", before.0.len(), before.1.len()));
+    let (records, slices) = (before.0.len(), before.1.len());
+    let plural = if slices == 1 { "" } else { "s" };
+    fact(format!("{records} records and {slices} slice{plural}, all at the revisions that they had"));
     Ok(second)
 }
 
@@ -206,7 +215,7 @@ async fn restart(
 async fn table(stage: &Stage) -> Result<Table> {
     let mark = stage.client.mark();
     let request = Request {
-        client: stage.bed.client(),
+        client: stage.ground.client(),
         key: ServiceKey::new(NAMESPACE, SERVICE),
         operator_namespace: OPERATOR_NAMESPACE,
         resolver: &stage.resolver,
@@ -221,7 +230,7 @@ async fn table(stage: &Stage) -> Result<Table> {
 }
 
 async fn look_around(stage: &Stage, log: &Path) -> Result<()> {
-    let dns = stage.bed.dns.address().ip();
+    let dns = stage.ground.dns().address().ip();
     println!("\nIt goes on until Ctrl-C. In another terminal:");
     for command in [
         "dev/testbed/run exec kubectl get svcreg,rsvc,endpointslices -A".to_owned(),
@@ -247,7 +256,7 @@ type Versions = (BTreeMap<String, i64>, BTreeMap<String, String>);
 impl Stage {
     async fn vm(&self) -> Result<Server> {
         let address = SocketAddr::from((next_v4(), 9000));
-        Server::start(self.bed.dir(), self.bed.registry.endpoint(), REGISTRY_NAME, address, &vm_options()).await
+        Server::start(self.ground.dir(), self.ground.registry(), REGISTRY_NAME, address, &vm_options()).await
     }
 
     fn fqdn(&self) -> String {
@@ -258,14 +267,13 @@ impl Stage {
         format!("_rpc._tcp.{}", self.fqdn())
     }
 
-    /// Values by key.
+    /// Revisions by key.
     async fn records(&self) -> Result<BTreeMap<String, i64>> {
-        let all = self.bed.registry.dump(&format!("kitex/registry-etcd/{REGISTRY_NAME}/")).await?;
-        Ok(all.into_iter().map(|(key, (_, revision, _))| (key, revision)).collect())
+        self.ground.records(&format!("kitex/registry-etcd/{REGISTRY_NAME}/")).await
     }
 
     async fn our_slices(&self) -> Result<Vec<EndpointSlice>> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.bed.client(), NAMESPACE);
+        let api: Api<EndpointSlice> = Api::namespaced(self.ground.client(), NAMESPACE);
         let labels = "endpointslice.kubernetes.io/managed-by=twinspan.dev";
         Ok(api.list(&ListParams::default().labels(labels)).await?.items)
     }
@@ -296,7 +304,7 @@ impl Stage {
 
     async fn dns_becomes(&self, expected: &BTreeSet<SocketAddr>) -> Result<()> {
         eventually("the SRV answers", PATIENCE, || async {
-            let found = self.bed.dns.srv_addresses(&self.srv()).await?;
+            let found = self.ground.dns().srv_addresses(&self.srv()).await?;
             ensure!(&found == expected, "DNS answers {found:?}, want {expected:?}");
             Ok(())
         })

@@ -19,29 +19,11 @@ import (
 	"syscall"
 )
 
+// The programs by their names; with the build tag kitex these alone, which compile in a third of the time.
 var programs = map[string]func(args []string) error{
-	"kitex-server":   kitexServer,
-	"kitex-client":   kitexClient,
-	"kitex-resolve":  kitexResolve,
-	"hertz-server":   hertzServer,
-	"hertz-client":   hertzClient,
-	"hertz-resolve":  hertzResolve,
-	"kratos-server":  kratosServer,
-	"kratos-resolve": kratosResolve,
-	"kratos3-server": kratos3Server,
-	"kratos3-client": kratos3Client,
-	// Both versions read the same records with the same registry.
-	"kratos3-resolve": kratosResolve,
-	"gozero-server":   gozeroServer,
-	"gozero-client":   gozeroClient,
-	"gozero-resolve":  gozeroResolve,
-	"goframe-server":  goframeServer,
-	"goframe-client":  goframeClient,
-	"goframe-resolve": goframeResolve,
-	"grpc-server":     grpcServer,
-	"grpc-client":     grpcClient,
-	"grpc-resolve":    grpcResolve,
-	"reader":          reader,
+	"kitex-server":  kitexServer,
+	"kitex-client":  kitexClient,
+	"kitex-resolve": kitexResolve,
 }
 
 func main() {

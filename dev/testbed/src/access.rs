@@ -12,7 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig as KubeconfigFile};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Client, Config};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::eventually;
 
@@ -24,11 +24,21 @@ pub struct Kubeconfig {
 
 impl Kubeconfig {
     pub(crate) fn write(dir: &Path, user: &str, server: &str, ca: &Path, token: &str) -> Result<Self> {
+        let cluster = json!({"server": server, "certificate-authority": ca});
+        Self::write_file(dir, user, &cluster, &json!({"token": token}))
+    }
+
+    /// A user of a server without TLS, which asks nobody who he is.
+    pub fn without_tls(dir: &Path, user: &str, server: &str) -> Result<Self> {
+        Self::write_file(dir, user, &json!({"server": server}), &json!({}))
+    }
+
+    fn write_file(dir: &Path, user: &str, cluster: &Value, credentials: &Value) -> Result<Self> {
         let path = dir.join(format!("{user}.kubeconfig"));
         let file = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "bed",
-            "clusters": [{"name": "bed", "cluster": {"server": server, "certificate-authority": ca}}],
-            "users": [{"name": user, "user": {"token": token}}],
+            "clusters": [{"name": "bed", "cluster": cluster}],
+            "users": [{"name": user, "user": credentials}],
             "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": user}}],
         });
         std::fs::write(&path, serde_yaml::to_string(&file)?)?;
@@ -37,7 +47,7 @@ impl Kubeconfig {
 
     /// The same user, who reaches the API server at another address.
     pub fn through(&self, dir: &Path, address: SocketAddr) -> Result<Self> {
-        let mut file: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(&self.path)?)?;
+        let mut file: Value = serde_yaml::from_str(&std::fs::read_to_string(&self.path)?)?;
         let cluster = &mut file["clusters"][0]["cluster"];
         cluster["server"] = json!(format!("https://{address}"));
         cluster["tls-server-name"] = json!("kubernetes");

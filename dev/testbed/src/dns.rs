@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::controlplane::ControlPlane;
 use crate::network::Place;
 use crate::part::Part;
-use crate::{access, eventually, namespace, repository};
+use crate::{Kubeconfig, access, eventually, namespace, repository};
 
 /// One SRV answer with the addresses of its target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,10 +37,16 @@ impl Dns {
     /// Starts it without waiting for it.
     pub async fn start(place: impl Into<Place>, ip: Ipv4Addr, cluster: &ControlPlane) -> Result<Self> {
         let place = place.into();
-        let dir = place.dir();
         let client: &Client = &cluster.client;
         access::apply_file(client, &repository().join("dev/testbed/manifests/coredns.yaml")).await?;
-        let kubeconfig = cluster.account(dir, "kube-system", "coredns").await?;
+        let kubeconfig = cluster.account(place.dir(), "kube-system", "coredns").await?;
+        Self::start_as(place, ip, &kubeconfig)
+    }
+
+    /// The same as a user who may read what CoreDNS reads.
+    pub fn start_as(place: impl Into<Place>, ip: Ipv4Addr, kubeconfig: &Kubeconfig) -> Result<Self> {
+        let place = place.into();
+        let dir = place.dir();
         let corefile = dir.join("Corefile");
         std::fs::write(
             &corefile,

@@ -16,19 +16,24 @@ use crate::{network, repository};
 
 const INSIDE: &str = "TWINSPAN_INSIDE_BED";
 /// The parts of a bed.
-const BED: [&str; 3] = ["controlplane", "coredns", "interop"];
+pub const BED: [&str; 3] = ["controlplane", "coredns", "interop"];
 /// The parts that tests use besides.
 pub const ASKED: [&str; 4] = ["oracle", "helm", "prometheus", "etcdutl"];
 
 /// Returns inside the namespaces. Outside, it builds the missing parts of a bed and these parts (which needs the
 /// network), and then replaces the process with one inside.
 pub fn enter(parts: &[&str]) -> Result<()> {
+    enter_with(&[&BED, parts].concat())
+}
+
+/// The same with these parts alone.
+pub fn enter_with(parts: &[&str]) -> Result<()> {
     if is_inside() { set_up() } else { unshare(&[], parts) }
 }
 
 /// The same for a bed whose parts are on [`network::Host`]s of their own, which also takes a mount namespace.
 pub fn enter_with_hosts(parts: &[&str]) -> Result<()> {
-    if is_inside() { network::set_up() } else { unshare(&["--mount"], parts) }
+    if is_inside() { network::set_up() } else { unshare(&["--mount"], &[&BED, parts].concat()) }
 }
 
 fn unshare(more: &[&str], parts: &[&str]) -> Result<()> {
@@ -38,7 +43,7 @@ fn unshare(more: &[&str], parts: &[&str]) -> Result<()> {
     }
     command.args(more).args(["--net", "--pid", "--fork", "--kill-child", "--"]);
     can_unshare(&command)?;
-    for part in BED.iter().chain(parts) {
+    for part in parts {
         command.env(variable(part), build(part)?);
     }
     command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");

@@ -103,7 +103,7 @@ impl Controller {
 
     fn tell_restored(&self, object: &Arc<RegisteredService>, registry: &str) {
         let note = format!(
-            "an edit was put back, because discovery of ServiceRegistry {registry} makes this object; remove its label \
+            "an edit was undone, because discovery of ServiceRegistry {registry} makes this object; remove its label \
              twinspan.dev/discovered-by to take it over"
         );
         self.writers.events.publish(

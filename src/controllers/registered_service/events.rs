@@ -155,7 +155,7 @@ fn lost(outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(Reason, Note)) {
     let all: BTreeSet<_> = outcomes.lost().collect();
     let new = told.lost.as_ref().and_then(|told| all.iter().find(|lost| !told.contains(*lost)));
     if let Some(lost) = new {
-        let what = if outcomes.counts().healed > 0 { "put back" } else { "kept while it accepts connections" };
+        let what = if outcomes.counts().healed > 0 { "restored" } else { "kept while it accepts connections" };
         let note = format!("{lost} lost its registration and lives; it is {what}");
         publish(Reason::LostRegistration, Note::Text(note));
     }

@@ -3,8 +3,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::Controller;
 use super::bench::{Bench, SLICES, STATUS_PACE, bench, key};
-use crate::api::Unreadable;
+use super::observe::observe;
+use crate::api::{RegisteredServiceStatus, Unreadable};
+use crate::cluster::reach::Reach;
 use crate::cluster::view::Kind;
 
 fn unreadable(field: &str) -> Arc<Unreadable> {
@@ -68,6 +71,34 @@ async fn one_whose_names_cannot_be_read_is_told_all_the_same() {
     assert_eq!((bench.keys("main").len(), bench.api.take(SLICES).len()), (2, 0));
     assert_eq!(bench.condition("Accepted").0, "False NotSupported");
     assert!(bench.events()[0].starts_with("NotAccepted: NotSupported: "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_releases_only_those_with_a_part_of_it_write_over_what_another_told() {
+    for has_part in [true, false] {
+        let bench = if has_part { both_ways().await } else { bench(&["main"]).await };
+        bench.register_unreadable(&json!({"registryRef": "main"}));
+        let observes = || {
+            let Controller { views, checkpoints, .. } = &bench.controller;
+            observe(views, checkpoints, &key(), None).is_some()
+        };
+        assert!(observes(), "the only release");
+        {
+            let mut view = bench.controller.views.cluster();
+            view.set_reach(Reach { registries: ["main".to_owned()].into(), ..Reach::default() });
+            for kind in Kind::ALL {
+                view.set_synced(kind);
+            }
+        }
+        assert!(observes(), "nobody has told of it");
+        {
+            let mut view = bench.controller.views.cluster();
+            let object = Arc::make_mut(view.registered_services.get_mut(&key()).unwrap());
+            let (observed_generation, status) = (object.metadata.generation, RegisteredServiceStatus::default());
+            object.status = Some(RegisteredServiceStatus { observed_generation, ..status });
+        }
+        assert_eq!(observes(), has_part);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,8 @@
 //!
 //! - [`observe`]: everything that the pass rests on, read from the views at one moment, as a value ([`observed`]);
 //!   [`places`]: where it has records, and which ServiceRegistry may write them.
-//! - [`validate`]: the goal, and the settings that follow from the spec; [`import_service`]: the Service of imports,
-//!   where it is another one.
+//! - [`validate`]: the goal, and the settings that follow from the spec; [`target_service`]: its Service;
+//!   [`import_service`]: that of imports, where it is another one; [`rejection`]: why a spec is not carried out.
 //! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
@@ -27,11 +27,13 @@ pub mod observe;
 mod observed;
 mod pass;
 mod places;
+mod rejection;
 mod report;
 mod risks;
 mod share;
 pub mod siblings;
 pub mod status;
+mod target_service;
 pub mod validate;
 
 use tokio::time::Instant;

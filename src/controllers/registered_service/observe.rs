@@ -33,7 +33,7 @@ thread_local! {
 }
 
 /// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete, and
-/// where another release serves its registry.
+/// where another release serves its registry, or may serve it and told of it first.
 pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term: Option<Term>) -> Option<Observed> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
@@ -106,6 +106,11 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             view.service_registries.get(&registry.name).filter(|_| views.registries.get(&registry.name).is_some());
         let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
         observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
+    }
+    // Any of several releases may be the one that it means: they would write over each other's status.
+    let is_told = observed.nameless.as_ref().is_some_and(|object| object.current_status().is_some());
+    if is_told && observed.facts.former.is_empty() && !view.reach().registries.is_empty() {
+        return None;
     }
     read_pods(views, &view, &mut observed);
     Some(observed)

@@ -1,6 +1,6 @@
 //! Validation: the goal of a pass, from the spec and the objects that it names.
 //!
-//! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for existing records and slices.
+//! Owns the order of the checks, and the goal that a rejection leads to for existing records and slices.
 //! Records are withdrawn if it is certain that nothing belongs there (the Service or the registry is gone), and even
 //! where the spec forbids to write if the name is not allowed, which is judged first. If only the spec cannot be
 //! carried out, nothing is added and what ended is removed (`docs/decisions/0034`). Refuses to plan.
@@ -8,22 +8,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use twinspan_core::codec::Format;
-use twinspan_core::model::{
-    Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView, matches_wildcard,
-};
+use twinspan_core::model::{RegistryName, Selector, matches_wildcard};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::{
-    Accepted, AcceptedPort, FormerGoals, Goal, Place, Reduced, RegistryFacts, ips_of, outer_addresses, ready_addresses,
+    Accepted, FormerGoals, Goal, Place, Reduced, RegistryFacts, outer_addresses, ready_addresses,
 };
 use twinspan_core::plan::trust;
 
 use super::crowd::MOST;
-use super::import_service;
 use super::observe::Observed;
+use super::rejection::{Check, Consequence, Rejection, reject, reject_and_withdraw};
+use super::target_service;
 use crate::api::conditions::Reason;
 use crate::api::{
-    AllowedUse, CreateService, Export, ExportAddress, Import, ImportInto, IpFamilyPolicy, OnExpiry, Policy,
-    RegisteredService, ServiceRegistry,
+    AllowedUse, CreateService, Export, ExportAddress, Import, ImportInto, OnExpiry, Policy, RegisteredService,
+    ServiceRegistry,
 };
 
 /// The goal, and the reason for it.
@@ -40,26 +39,6 @@ pub struct Validation {
     pub former: FormerGoals,
 }
 
-/// The reason for the `Accepted` condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    pub reason: Reason,
-    pub message: String,
-    consequence: Consequence,
-}
-
-/// The consequence of a rejection for existing records and slices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Consequence {
-    /// Nothing is added and what ended is removed, because only the spec cannot be carried out.
-    Reduce,
-    Withdraw,
-    /// Withdraw whatever the spec says about writing, because the administrator does not allow the name.
-    Revoke,
-    /// Withdraw within the limits, because perhaps only a list shows the reason.
-    WithdrawGuarded(Limits),
-}
-
 impl Validation {
     /// The settings in force, if the pass may write.
     pub fn accepted(&self) -> Option<&Accepted> {
@@ -71,16 +50,6 @@ impl Validation {
         let goes_on = self.former.values().any(|goal| matches!(goal, Goal::Sync(_)));
         matches!(self.goal, Goal::Withdraw { .. } | Goal::Revoke) && !goes_on
     }
-}
-
-type Check<T> = Result<T, Rejection>;
-
-fn reject<T>(reason: Reason, message: impl Into<String>) -> Check<T> {
-    Err(Rejection { reason, message: message.into(), consequence: Consequence::Reduce })
-}
-
-fn reject_and_withdraw<T>(reason: Reason, message: impl Into<String>) -> Check<T> {
-    Err(Rejection { reason, message: message.into(), consequence: Consequence::Withdraw })
 }
 
 pub fn validate(observed: &Observed) -> Validation {
@@ -260,103 +229,7 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
         amend: None,
         adopt: false,
     };
-    accept_service(observed, object, format, accepted)
-}
-
-/// Completes the settings with the Service, or with the Service that is to be created.
-fn accept_service(
-    observed: &Observed,
-    object: &RegisteredService,
-    format: Format,
-    mut accepted: Accepted,
-) -> Check<Accepted> {
-    let wanted = wanted_service(object, &accepted.service);
-    match &observed.facts.cluster.service {
-        Some(found) if found.external_name => reject_and_withdraw(
-            Reason::ExternalName,
-            format!("Service {} is an ExternalName, which has no endpoints; use another Service", accepted.service),
-        ),
-        Some(found) if !found.deleting => {
-            accepted.families = match object.spec.export.ip_family_policy {
-                IpFamilyPolicy::Primary => found.families.first().copied().into_iter().collect(),
-                IpFamilyPolicy::All => vec![Family::V4, Family::V6],
-            };
-            accepted.families.retain(|family| *family != Family::V6 || format.bears_ipv6());
-            let ours = found.owner_uid.as_deref() == Some(observed.facts.uid.as_str());
-            let adopt = |wanted: &NewService| wanted.headless == found.headless && observed.adopts(found);
-            if let Some(wanted) = wanted.filter(|wanted| ours || adopt(wanted)) {
-                return Ok(follow_created(Accepted { adopt: !ours, ..accepted }, found, wanted));
-            }
-            let found = ports(object, found, &accepted.service)?;
-            let schemes = accepted.import.schemes.iter().cloned();
-            accepted.ports =
-                found.into_iter().zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
-            node_port(observed, object, &accepted)?;
-            import_service::accept(observed, accepted).or_else(|(reason, message)| reject(reason, message))
-        }
-        _ if wanted.is_some() => {
-            accepted.create = wanted;
-            Ok(accepted)
-        }
-        _ => Err(Rejection {
-            reason: Reason::ServiceMissing,
-            message: format!("there is no Service {}; create it, or set spec.service.create", accepted.service),
-            consequence: Consequence::WithdrawGuarded(accepted.limits),
-        }),
-    }
-}
-
-/// Rejects addresses of Nodes where no port of a Node leads to the Service.
-fn node_port(observed: &Observed, object: &RegisteredService, accepted: &Accepted) -> Check<()> {
-    if object.spec.export.address != ExportAddress::Node || !accepted.exports {
-        return Ok(());
-    }
-    let cluster = &observed.facts.cluster;
-    let has_host_port = || {
-        let ips = ips_of(&cluster.others_slices);
-        let mut pods = ips.iter().filter_map(|ip| cluster.pods.get(ip)).flatten();
-        pods.any(|pod| pod.host_network || pod.host_ports.is_some())
-    };
-    if accepted.ports.iter().any(|accepted| accepted.port.node_port.is_some()) || has_host_port() {
-        return Ok(());
-    }
-    let message = format!(
-        "spec.export.address is Node, and no port of a Node leads to Service {}; make it a Service of type NodePort or \
-         LoadBalancer, give its containers a hostPort, or export Pod",
-        accepted.service
-    );
-    reject(Reason::NoNodePort, message)
-}
-
-/// The Service to create if it is missing; `None` with `create: Never`.
-fn wanted_service(object: &RegisteredService, key: &ServiceKey) -> Option<NewService> {
-    let service = &object.spec.service;
-    let ports = service.ports.iter().filter_map(|p| Some((p.name.clone(), p.number?))).collect();
-    let headless = service.create == CreateService::Headless;
-    (service.create != CreateService::Never).then(|| NewService { key: key.clone(), headless, ports, family: None })
-}
-
-/// A Service that we created follows the spec. One that must become headless, or stop being headless, has to be
-/// recreated (`spec.clusterIP` is immutable), so nothing is imported into it any more.
-fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewService) -> Accepted {
-    if found.headless != wanted.headless {
-        return accepted;
-    }
-    let ports = found.ports.iter().map(|port| (port.name.clone(), port.number));
-    let port = |(name, number): &(String, i32)| ServicePortView {
-        name: name.clone(),
-        number: *number,
-        node_port: None,
-        tcp: true,
-        app_protocol: None,
-    };
-    let schemes = accepted.import.schemes.iter().cloned();
-    accepted.ports =
-        wanted.ports.iter().map(port).zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
-    if !ports.eq(wanted.ports.iter().cloned()) {
-        accepted.amend = Some(wanted);
-    }
-    accepted
+    target_service::accept(observed, object, format, accepted)
 }
 
 /// Rejects a setting that the format cannot carry, because no setting is ever ignored.
@@ -394,7 +267,7 @@ fn carried(object: &RegisteredService, format: Format) -> Check<()> {
         return reject(format!("{name} records have no weight; remove spec.export.weight"));
     }
     if spec.import.on_expiry == OnExpiry::Heal {
-        let why = "have no place for the marks of a registration that was put back";
+        let why = "have no place for the marks of a restored registration";
         return reject(format!("{name} records {why}; use spec.import.onExpiry Probe"));
     }
     Ok(())
@@ -428,38 +301,6 @@ pub fn is_allowed(registry: &ServiceRegistry, labels: &BTreeMap<String, String>,
             && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
     };
     registry.spec.allowed.iter().any(gives)
-}
-
-fn ports(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) -> Check<Vec<ServicePortView>> {
-    let wanted = &object.spec.service.ports;
-    if !wanted.is_empty() {
-        return wanted.iter().map(|wanted| port(&wanted.name, service, key)).collect();
-    }
-    let tcp: Vec<&ServicePortView> = service.ports.iter().filter(|port| port.tcp).collect();
-    match tcp.as_slice() {
-        [only] => Ok(vec![(*only).clone()]),
-        [] => reject(Reason::PortNotFound, format!("Service {key} has no TCP port")),
-        _ => reject(
-            Reason::PortAmbiguous,
-            format!("Service {key} has several ports ({}); name one in spec.service.ports", names(&service.ports)),
-        ),
-    }
-}
-
-fn port(name: &str, service: &ServiceView, key: &ServiceKey) -> Check<ServicePortView> {
-    match service.ports.iter().find(|port| port.name == name) {
-        Some(port) if port.tcp => Ok(port.clone()),
-        Some(_) => reject(Reason::PortNotFound, format!("port {name} of Service {key} is not TCP")),
-        None => {
-            reject(Reason::PortNotFound, format!("Service {key} has no port {name}; it has {}", names(&service.ports)))
-        }
-    }
-}
-
-fn names(ports: &[ServicePortView]) -> String {
-    let names: Vec<&str> =
-        ports.iter().map(|port| if port.name.is_empty() { "(unnamed)" } else { port.name.as_str() }).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use twinspan_core::model::{Precedence, TrafficDistribution};
+use twinspan_core::model::{Family, Precedence, ServiceKey, ServicePortView, ServiceView, TrafficDistribution};
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, ImportPlace};
 
 use super::*;

@@ -1,11 +1,12 @@
 //! Sessions: one runs for each ServiceRegistry that can be used.
 //!
-//! Owns the start of sessions, their end (`ending`), and the rule that no two serve the same registry. A changed
-//! connection replaces the session and keeps the view; a session whose ServiceRegistry is gone goes on in
-//! [`super::draining`] until its own records are withdrawn, or the ServiceRegistry is there again. Refuses to know the
-//! content of records and to write status.
+//! Owns the start of sessions, their end (`ending`), what each is told of names (`names`), and the rule that no two
+//! serve the same registry. A changed connection replaces the session and keeps the view; a session whose
+//! ServiceRegistry is gone goes on in [`super::draining`] until its own records are withdrawn, or the ServiceRegistry
+//! is there again. Refuses to know the content of records and to write status.
 
 mod ending;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +16,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use twinspan_core::model::RegistryName;
 use twinspan_core::plan::service::Incarnation;
 
 use super::comparisons::Comparisons;
@@ -25,12 +25,10 @@ use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::cluster::reach::Holding;
-use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
 use crate::registry::fence::FenceState;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::sessions::{Running, SessionSettings};
-use crate::registry::taken_names::Taken;
 use crate::registry::{Connect, session};
 
 /// Starts and ends sessions.
@@ -236,23 +234,6 @@ impl Sessions {
         }
     }
 
-    /// Tells a session without a common prefix which of its names an older ServiceRegistry serves.
-    fn update_taken(&self, name: &str) {
-        let Some(handle) = self.views.registries.get(name) else { return };
-        let mut taken = BTreeMap::new();
-        {
-            let view = self.views.cluster();
-            for older in self.rivals.get(name).into_iter().flatten() {
-                for name in view.index.names_of_registry(&older.name).filter_map(|name| RegistryName::new(name).ok()) {
-                    taken.insert(name, Taken { by: older.name.clone(), proven: older.proven });
-                }
-            }
-        }
-        if handle.taken.set(taken) {
-            handle.requeue_all();
-        }
-    }
-
     /// Confirms that no other known ServiceRegistry has the keyspace, so that its records are its own and may be
     /// written.
     fn confirm_sole(&mut self, name: &str) {
@@ -281,38 +262,6 @@ impl Sessions {
             }
             // The status of RegisteredServices that refer to it must say that they wait.
             self.send(RegistryEvent::State { registry: name.to_owned() });
-        }
-    }
-
-    /// Tells a session the names of all RegisteredServices that refer to its registry, once they are listed.
-    fn update_names(&self, registry: &str) {
-        let Some(handle) = self.views.registries.get(registry) else { return };
-        let names = {
-            let view = self.views.cluster();
-            let legal = |name: &String| RegistryName::new(name).ok();
-            let are_listed = !view.unsynced().contains(&Kind::RegisteredService);
-            are_listed.then(|| view.index.names_of_registry(registry).filter_map(legal).collect())
-        };
-        names.into_iter().for_each(|names| handle.asked.set_registered(names));
-        self.update_taken_from(registry);
-    }
-
-    /// Tells a session whether a name is the one of any RegisteredService.
-    pub fn update_name(&self, registry: &str, name: &str) {
-        if let Some((handle, name)) = self.views.registries.get(registry).zip(RegistryName::new(name).ok()) {
-            let name_in_keys = name.as_str().as_bytes();
-            let is_registered = self.views.cluster().index.of_name(registry, name_in_keys).next().is_some();
-            handle.asked.set_name(name, is_registered);
-            self.update_taken_from(registry);
-        }
-    }
-
-    /// Tells the younger rivals of a registry which names are taken.
-    fn update_taken_from(&self, registry: &str) {
-        for (other, rivals) in &self.rivals {
-            if rivals.iter().any(|older| older.name == registry) {
-                self.update_taken(other);
-            }
         }
     }
 

@@ -445,11 +445,11 @@ fn incarnation(incarnation: Incarnation) -> Option<(Reason, &'static str)> {
         Incarnation::AsItWas => None,
         Incarnation::ClusterChanged => Some((
             Reason::ClusterChanged,
-            "another etcd cluster answers than before; what it lacks is put back where it is ours, and held where it is not",
+            "another etcd cluster answers than before; Twinspan restores its own records, and holds the deletions that others' missing records ask for",
         )),
         Incarnation::RolledBack => Some((
             Reason::RolledBack,
-            "the etcd cluster is at an older revision than before; what it lacks is put back where it is ours, and held where it is not",
+            "the etcd cluster is at an older revision than before; Twinspan restores its own records, and holds the deletions that others' missing records ask for",
         )),
     }
 }

@@ -4,23 +4,25 @@
 //! session does.
 //!
 //! - [`settings`]: endpoints, TLS and user.
-//! - [`connect`]: one endpoint at a time. [`dial`]: the way to one. [`handshake`]: the reason why TLS fails.
+//! - [`connect`]: one endpoint at a time. [`dial`]: the way to one. [`tls`]: TLS with it. [`alert`]: the reason why a
+//!   member ends TLS.
 //! - [`call`]: the deadlines and limits of each call. [`limit`]: the operations that one transaction may have.
 //! - [`kv`]: read and commit. [`pages`]: the pages of a list.
 //! - [`watch`]: the watch stream. [`fragments`]: the events of one watch.
 //! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
 
+mod alert;
 mod call;
 mod connect;
 mod dial;
 mod error;
 mod examine;
 mod fragments;
-mod handshake;
 mod kv;
 mod limit;
 mod pages;
 mod settings;
+mod tls;
 mod watch;
 
 use std::fmt;

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tracing::warn;
 use twinspan_core::Timestamp;
 use twinspan_core::codec::Range;
 use twinspan_core::model::{LeaseId, RawRecord, Record, RecordKey, Revision, ServiceKey};
@@ -50,11 +49,9 @@ impl RegistryView {
         let record = record.map(|raw| self.layout().decode(raw));
         let contradicts = record.as_ref().is_some_and(|record| self.contradicts(record, revision));
         let reached = self.reached_of(key);
-        if !contradicts && reached >= revision {
-            if !self.is_behind_answer(key, record.as_ref(), revision, reached) {
-                return affected;
-            }
-            warn!(%key, revision, "the watch did not tell of a change; an answer shows it");
+        let shown = record.as_ref().map(|record| record.mod_revision);
+        if !contradicts && reached >= revision && !self.is_behind_answer(key, shown, revision, reached) {
+            return affected;
         }
         match record {
             Some(record) => {
@@ -77,18 +74,26 @@ impl RegistryView {
         affected
     }
 
+    /// True if the watch lost what an answer shows: it has told everything up to it, and no contradiction explains it.
+    pub fn has_missed(&self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> bool {
+        let (reached, shown) = (self.reached_of(key), record.map(|raw| raw.mod_revision));
+        reached >= revision
+            && self.is_behind_answer(key, shown, revision, reached)
+            && !record.is_some_and(|raw| self.contradicts(&self.layout().decode(raw), revision))
+    }
+
     /// True if the watch has told everything up to an answer, and yet lost what the answer shows (etcd issue 18089):
     /// the known record is older than the one of the answer, or than its revision, at which the key is gone.
     fn is_behind_answer(
         &self,
         key: &RecordKey,
-        record: Option<&Record>,
+        record: Option<Revision>,
         revision: Revision,
         reached: Revision,
     ) -> bool {
         let known = self.records.get(key).map(|record| record.mod_revision);
         match (record, known) {
-            (Some(record), Some(known)) => known < record.mod_revision,
+            (Some(record), Some(known)) => known < record,
             // Later events may have deleted it again.
             (Some(_), None) => reached == revision,
             (None, Some(known)) => known < revision,

@@ -14,7 +14,7 @@ const CHECKS_ROLES: [Version; 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
 /// The fault of a version, if it has one.
 pub fn complaint(version: &str) -> Option<String> {
     let Some((major, minor, patch)) = parse(version) else {
-        return Some(format!("version {version:?} is none that we know"));
+        return Some(format!("etcd version {version:?} is unknown"));
     };
     let newest = FLOORS[FLOORS.len() - 1];
     if (major, minor) > (newest.0, newest.1) {

@@ -1,6 +1,6 @@
 //! DNS: the answers of in-cluster DNS for a headless Service, from SRV records and the addresses of their targets.
 //!
-//! Owns the choice of the server. Refuses to know the other sides.
+//! Owns the choice of the server, and whether it is the cluster's. Refuses to know the other sides.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +12,15 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{Resolver as Hickory, TokioResolver};
 use twinspan_core::model::InstanceAddr;
+
+/// The reason why DNS has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    #[error("cannot read the system's DNS configuration: {0}; say which server to ask with --dns")]
+    Configuration(NetError),
+    #[error("DNS does not answer: {0}; say which server to ask with --dns")]
+    Silent(#[from] NetError),
+}
 
 /// A resolver without a cache, because only the current answer counts.
 #[derive(Debug)]
@@ -25,9 +34,9 @@ impl Resolver {
     ///
     /// # Errors
     /// The system's configuration cannot be read.
-    pub fn new(server: Option<SocketAddr>) -> Result<Self, NetError> {
+    pub fn new(server: Option<SocketAddr>) -> Result<Self, DnsError> {
         let mut builder = match server {
-            None => Hickory::builder_tokio()?,
+            None => Hickory::builder_tokio().map_err(DnsError::Configuration)?,
             Some(server) => {
                 let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
                     connection.port = server.port();
@@ -43,27 +52,31 @@ impl Resolver {
         let options = builder.options_mut();
         options.cache_size = 0;
         options.timeout = Duration::from_secs(2);
-        Ok(Self { inner: builder.build()?, named: server.is_some() })
+        let inner = builder.build().map_err(DnsError::Configuration)?;
+        Ok(Self { inner, named: server.is_some() })
     }
 
-    /// Whether the user named the server.
-    pub fn is_named(&self) -> bool {
-        self.named
-    }
-
-    /// Whether a name has an address.
+    /// The reason why the server has no say about the cluster; `None` if it is the cluster's.
     ///
     /// # Errors
-    /// No server answers.
-    pub async fn knows(&self, name: &str) -> Result<bool, NetError> {
-        Ok(!self.addresses(name).await?.is_empty())
+    /// A server that the user named does not answer; the system's need not know the cluster.
+    pub async fn unfit(&self, cluster_domain: &str) -> Result<Option<String>, DnsError> {
+        let known = format!("kubernetes.default.svc.{cluster_domain}.");
+        match self.addresses(&known).await {
+            Ok(found) if found.is_empty() => {
+                Ok(Some(format!("the DNS server does not know {known}, so it is not the cluster's")))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if !self.named => Ok(Some(format!("the system's DNS servers do not answer ({error})"))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Every instance in the SRV answers of a port.
     ///
     /// # Errors
     /// No server answers.
-    pub async fn instances(&self, port: &str, service: &str) -> Result<BTreeSet<InstanceAddr>, NetError> {
+    pub async fn instances(&self, port: &str, service: &str) -> Result<BTreeSet<InstanceAddr>, DnsError> {
         let mut found = BTreeSet::new();
         for answer in self.lookup(&format!("_{port}._tcp.{service}"), RecordType::SRV).await? {
             let RData::SRV(srv) = answer else { continue };
@@ -127,8 +140,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_outside_the_cluster_knows_no_name_of_it() {
         let resolver = Resolver::new(Some(knows_nobody().await)).unwrap();
-        assert!(resolver.is_named());
-        assert!(!resolver.knows("kubernetes.default.svc.cluster.local.").await.unwrap());
+        let unfit = resolver.unfit("cluster.local").await.unwrap().unwrap();
+        assert!(unfit.contains("does not know kubernetes.default.svc.cluster.local."), "{unfit}");
         assert!(resolver.instances("rpc", "user.shop.svc.cluster.local.").await.unwrap().is_empty());
     }
 }

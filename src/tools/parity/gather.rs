@@ -15,7 +15,7 @@ use twinspan_core::model::{
 };
 use twinspan_core::plan::service::ImportPlace;
 
-use super::dns::Resolver;
+use super::dns::{DnsError, Resolver};
 use super::table::{Cell, Dns, SeenBy};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::cluster::convert;
@@ -62,8 +62,8 @@ pub enum GatherError {
     Registry(String, RegistryError),
     #[error("Service {0} has no TCP port that is meant; name one in spec.service.ports")]
     Port(ServiceKey),
-    #[error("DNS does not answer: {0}; say which server to ask with --dns")]
-    Dns(#[from] hickory_resolver::net::NetError),
+    #[error(transparent)]
+    Dns(#[from] DnsError),
 }
 
 /// # Errors
@@ -185,17 +185,8 @@ async fn records(
 /// The answers of DNS, if the server is that of the cluster.
 async fn names(request: &Request<'_>, services: &BTreeSet<ServiceKey>, ports: &[String]) -> Result<Dns, GatherError> {
     let Request { resolver, cluster_domain, .. } = request;
-    let known = format!("kubernetes.default.svc.{cluster_domain}.");
-    match resolver.knows(&known).await {
-        Ok(true) => {}
-        Ok(false) => {
-            return Ok(Dns::NotAsked(format!("the DNS server does not know {known}, so it is not the cluster's")));
-        }
-        // A named server must answer; the system's server need not know the cluster.
-        Err(error) if !resolver.is_named() => {
-            return Ok(Dns::NotAsked(format!("the system's DNS servers do not answer ({error})")));
-        }
-        Err(error) => return Err(error.into()),
+    if let Some(reason) = resolver.unfit(cluster_domain).await? {
+        return Ok(Dns::NotAsked(reason));
     }
     let mut found = BTreeSet::new();
     for service in services {

@@ -6,18 +6,30 @@ use std::fmt::{self, Write};
 
 use serde_json::Value;
 
-/// One row for each field beneath `root`, in the order of the schema.
+/// Longer patterns stand below their table.
+const WIDEST_PATTERN: usize = 40;
+
+/// One row for each field beneath `root`: those of an object one after the other, the required ones first, and then
+/// the fields of each of them. Patterns that are too wide for a cell follow.
 pub fn table(page: &mut String, schema: &Value, root: &str) -> fmt::Result {
     writeln!(page, "| field | type | default | allowed | description |\n|---|---|---|---|---|")?;
-    rows(page, &schema["properties"][root], root)
+    let mut patterns = Vec::new();
+    rows(page, &mut patterns, &schema["properties"][root], root)?;
+    if !patterns.is_empty() {
+        writeln!(page, "\nThe patterns that are too wide for the table:\n")?;
+    }
+    patterns.iter().try_for_each(|(path, pattern)| writeln!(page, "- `{path}`: `{pattern}`"))
 }
 
-fn rows(page: &mut String, schema: &Value, path: &str) -> fmt::Result {
-    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+fn rows(page: &mut String, patterns: &mut Vec<(String, String)>, schema: &Value, path: &str) -> fmt::Result {
+    let is_required =
+        |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|required| required == name));
+    let mut fields: Vec<(&String, &Value)> = schema["properties"].as_object().into_iter().flatten().collect();
+    fields.sort_by_key(|(name, _)| !is_required(name));
+    for (name, field) in &fields {
         let path = format!("{path}.{name}");
-        let required = schema["required"].as_array().is_some_and(|all| all.iter().any(|required| required == name));
         let default = match &field["default"] {
-            _ if required => "*required*".to_owned(),
+            _ if is_required(name) => "*required*".to_owned(),
             Value::Null => String::new(),
             // The fields of an object have rows of their own, with their own defaults.
             Value::Object(_) => String::new(),
@@ -26,10 +38,16 @@ fn rows(page: &mut String, schema: &Value, path: &str) -> fmt::Result {
             other => format!("`{other}`"),
         };
         let description = field["description"].as_str().unwrap_or_default();
+        let wide = [&field["pattern"], &field["items"]["pattern"]].into_iter().filter_map(Value::as_str);
+        let wide = wide.filter(|pattern| pattern.len() > WIDEST_PATTERN);
+        patterns.extend(wide.map(|pattern| (path.clone(), pattern.to_owned())));
         let cells = [format!("`{path}`"), kind(field), default, allowed(field), one_line(description)];
         writeln!(page, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))?;
-        rows(page, field, &path)?;
-        rows(page, &field["items"], &format!("{path}[]"))?;
+    }
+    for (name, field) in fields {
+        let path = format!("{path}.{name}");
+        rows(page, patterns, field, &path)?;
+        rows(page, patterns, &field["items"], &format!("{path}[]"))?;
     }
     Ok(())
 }
@@ -67,7 +85,9 @@ fn allowed(field: &Value) -> String {
     }
     said.extend(range(&field["minimum"], &field["maximum"], ""));
     said.extend(range(&field["minLength"], &field["maxLength"], " characters"));
-    said.extend(field["pattern"].as_str().map(|pattern| format!("`{pattern}`")));
+    said.extend(field["pattern"].as_str().map(|pattern| {
+        if pattern.len() > WIDEST_PATTERN { "the pattern below".to_owned() } else { format!("`{pattern}`") }
+    }));
     said.extend(range(&field["minItems"], &field["maxItems"], " items"));
     said.extend(range(&field["minProperties"], &field["maxProperties"], " pairs"));
     for inner in [&field["items"], &field["additionalProperties"]].into_iter().filter(|inner| inner.is_object()) {
@@ -114,10 +134,11 @@ mod tests {
 
     #[test]
     fn a_schema_reads_as_words() {
-        let schema = json!({"properties": {"spec": {"required": ["kind"], "properties": {
+        let schema = json!({"properties": {"spec": {"required": ["names"], "properties": {
             "kind": {"type": "string", "enum": ["A", "B"], "description": "Two\nlines."},
             "names": {"type": "array", "maxItems": 4, "x-kubernetes-list-type": "set", "description": "Names.",
                 "items": {"type": "string", "minLength": 1, "maxLength": 9, "pattern": "a|b"}},
+            "code": {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
             "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": {
                 "type": "object", "properties": {"number": {"type": "integer", "minimum": 1, "default": 7}}}},
         }}}});
@@ -127,10 +148,15 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| `spec.kind` | string | *required* | `A`, `B` | Two lines. |",
-                "| `spec.names` | list of string, each once |  | at most 4 items; each 1 to 9 characters; `a\\|b` | Names. |",
+                "| `spec.names` | list of string, each once | *required* | at most 4 items; each 1 to 9 characters; `a\\|b` | Names. |",
+                "| `spec.code` | string |  | the pattern below |  |",
+                "| `spec.kind` | string |  | `A`, `B` | Two lines. |",
                 "| `spec.ports` | list of object, each `name` once |  |  |  |",
                 "| `spec.ports[].number` | integer | `7` | 1 or more |  |",
+                "",
+                "The patterns that are too wide for the table:",
+                "",
+                "- `spec.code`: `^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`",
             ]
         );
     }

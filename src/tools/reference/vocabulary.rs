@@ -77,7 +77,7 @@ const TWINSPAN_WRITES: [Word; 13] = [
     (
         DISCOVERED_BY,
         "label of a RegisteredService",
-        "The UID of the ServiceRegistry whose discovery made it. Edits of such an object are put back; without the label it is yours.",
+        "The UID of the ServiceRegistry whose discovery made it. Edits of such an object are undone; without the label it is yours.",
     ),
     (
         VERSION_ANNOTATION,
@@ -123,7 +123,7 @@ const TWINSPAN_WRITES: [Word; 13] = [
         "tag of a Kitex, Hertz or Kratos record",
         "Who exported it: `<clusterID>/<namespace>/<RegisteredService>`.",
     ),
-    (HEALED_TAG, "tag of a Kitex, Hertz or Kratos record", "Marks a lost registration that Twinspan put back."),
+    (HEALED_TAG, "tag of a Kitex, Hertz or Kratos record", "Marks a lost registration that Twinspan restored."),
 ];
 
 pub fn write(page: &mut String) -> fmt::Result {

@@ -1,0 +1,116 @@
+//! The alert with which a member ends TLS.
+//!
+//! Owns the search for it on the connection. With TLS 1.3 a server rejects a client's certificate after the handshake,
+//! instead of its first answer (RFC 8446, 4.4.2.4); the HTTP client then reports a closed connection, and does not look
+//! for the alert if a write failed first (`docs/decisions/0051`). Refuses to know what goes through the connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tower::BoxError;
+
+use super::tls::TlsFailure;
+
+/// The alert that ended the latest connection, until the next one fails in another way or is accepted.
+#[derive(Clone, Debug, Default)]
+pub struct Alert(Arc<Mutex<Option<TlsFailure>>>);
+
+impl Alert {
+    pub fn forget(&self) {
+        self.set(None);
+    }
+
+    /// The reason why a call failed with this error.
+    pub fn or(&self, error: impl Into<BoxError>) -> BoxError {
+        let alert = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        alert.map_or_else(|| error.into(), Into::into)
+    }
+
+    /// Remembers the failure that an error of the connection is about.
+    pub fn note(&self, error: &io::Error) {
+        if let Some(failure) = TlsFailure::of(error) {
+            self.set(Some(failure));
+        }
+    }
+
+    fn set(&self, failure: Option<TlsFailure>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
+/// A connection that remembers the alert which ended it.
+#[derive(Debug)]
+pub struct AlertedStream {
+    stream: TlsStream<TcpStream>,
+    alert: Alert,
+    accepted: bool,
+}
+
+impl AlertedStream {
+    pub fn new(stream: TlsStream<TcpStream>, alert: Alert) -> Self {
+        Self { stream, alert, accepted: false }
+    }
+
+    /// Looks for an alert that waits unread while the connection takes no more data.
+    fn look<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Poll::Ready(Err(error)) = &written else { return written };
+        self.alert.note(error);
+        let mut byte = [0];
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
+            self.alert.note(&error);
+        }
+        written
+    }
+}
+
+impl AsyncRead for AlertedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        match &read {
+            Err(error) => self.alert.note(error),
+            // A server sends data only to a client that it accepts.
+            Ok(()) if !self.accepted && buf.filled().len() > before => {
+                self.accepted = true;
+                self.alert.forget();
+            }
+            Ok(()) => {}
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for AlertedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.look(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.look(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.look(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.look(cx, shut)
+    }
+}
