@@ -134,6 +134,13 @@ pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
         .env("TWINSPAN_REVISION", &source.revision)
         .env("SOURCE_DATE_EPOCH", source.created.to_string())
         .current_dir(&root);
+    // `cargo run` and `cargo test` set them for their own program. Build scripts that look at them would run anew for
+    // each caller, and everything above them would be compiled anew.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
     if target != self::target()? {
         let compiler = compiler(target)?;
         command
