@@ -63,3 +63,6 @@ pub const APPROVE_DELETIONS: &str = "twinspan.dev/approve-deletions";
 pub const APPROVE_EPOCH: &str = "twinspan.dev/approve-epoch";
 /// Annotation on a ServiceRegistry that names the release which is to serve it from now on: its namespace.
 pub const APPROVE_HOLDER: &str = "twinspan.dev/approve-holder";
+/// Annotation on a ServiceRegistry that names namespaces which its release, in namespaced mode, no longer looks at, and
+/// whose RegisteredServices count as gone: separated by commas.
+pub const APPROVE_WITHDRAWAL: &str = "twinspan.dev/approve-withdrawal";

@@ -15,7 +15,7 @@ use super::discovery::{self, Discovery, DiscoveryStatus};
 use super::hold::HoldStatus;
 use super::record_counts::RecordCounts;
 use super::record_format::{RecordFormat, fence_rule, prefix_rule};
-use super::{Selector, schema};
+use super::{APPROVE_HOLDER, APPROVE_WITHDRAWAL, Selector, schema};
 
 /// One etcd service registry, how to reach it, and who may use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -284,7 +284,8 @@ pub struct ServiceRegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,
     /// The release that serves this ServiceRegistry, by its namespace. Another one touches neither it nor what refers
-    /// to it, until the annotation `twinspan.dev/approve-holder` names that one.
+    /// to it, until the annotation `twinspan.dev/approve-holder` names that one. The holder goes on until the status
+    /// names another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub holder: Option<String>,
@@ -367,6 +368,17 @@ pub struct EtcdStatus {
 }
 
 impl ServiceRegistry {
+    /// The release that an administrator approves as the next holder.
+    pub fn approved_holder(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(APPROVE_HOLDER).map(String::as_str)
+    }
+
+    /// Whether an administrator lets the records go of a namespace that the release does not look at.
+    pub fn lets_go(&self, namespace: &str) -> bool {
+        let named = self.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_WITHDRAWAL));
+        named.is_some_and(|named| named.split(',').any(|name| name.trim() == namespace))
+    }
+
     /// The cluster ID of etcd and its revision in the status. `None` if the status lacks them, or the cluster ID is not
     /// hexadecimal.
     pub fn last_etcd(&self) -> Option<(u64, Revision)> {

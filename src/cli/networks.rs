@@ -53,7 +53,7 @@ mod tests {
         let cidrs = |texts: &[&str]| Cidrs(texts.iter().map(|text| Cidr::parse(text).unwrap()).collect());
         assert_eq!(Cidrs::parse("10.96.0.0/16, fd96::/108,"), Ok(cidrs(&["10.96.0.0/16", "fd96::/108"])));
         assert_eq!(Cidrs::parse(""), Ok(cidrs(&[])));
-        for odd in ["10.96.0.0", "10.96.0.0/33", "services", "10.96.0.0/16;fd96::/108"] {
+        for odd in ["10.96.0.0", "10.96.0.0/33", "services", "10.96.0.0/16;fd96::/108", "::ffff:10.96.0.0/112"] {
             assert!(Cidrs::parse(odd).unwrap_err().starts_with(&format!("{odd:?} is no network")), "{odd}");
         }
     }

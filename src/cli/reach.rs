@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::networks::Cidrs;
+use twinspan_core::model::Cidr;
+
 use crate::operator::{Limits, Reach};
 
 #[derive(Debug, clap::Args)]
@@ -41,6 +43,10 @@ pub enum ReachError {
     Missing(String),
     #[error("{0} is only for namespaced mode; give --watch-namespaces as well, or leave it out")]
     Superfluous(&'static str),
+    #[error(
+        "{flag} has no {family} network, and --pod-cidrs has one: name those of the cluster, or leave out the {family} networks of pods"
+    )]
+    Family { flag: &'static str, family: &'static str },
     #[error("--cluster-id: {0:?} is not 1 to 63 of a-z, 0-9 and -")]
     ClusterId(String),
     #[error("{flag}: {text:?} is not the name of an object")]
@@ -48,12 +54,12 @@ pub enum ReachError {
 }
 
 impl ReachArgs {
-    /// The reach of the release in a namespace. A dry run is no release: it writes nothing. `has_service_cidrs` says
-    /// whether the networks of Services are given.
+    /// The reach of the release in a namespace. A dry run is no release: it writes nothing. `service_cidrs` are the
+    /// networks of Services.
     ///
     /// # Errors
     /// [`ReachError`] if a flag is missing, or says nothing.
-    pub fn reach(self, release: &str, dry_run: bool, has_service_cidrs: bool) -> Result<Reach, ReachError> {
+    pub fn reach(self, release: &str, dry_run: bool, service_cidrs: &[Cidr]) -> Result<Reach, ReachError> {
         let namespaces = names("--watch-namespaces", self.watch_namespaces)?;
         let registries = names("--registries", self.registries)?;
         let pod_cidrs = self.pod_cidrs.unwrap_or_default().into_networks();
@@ -71,12 +77,14 @@ impl ReachArgs {
                 None => Ok(Reach { release, registries, limits: None }),
             };
         }
-        let needed = [("--registries", !registries.is_empty()), ("--service-cidrs", has_service_cidrs)];
+        let needed = [("--registries", !registries.is_empty()), ("--service-cidrs", !service_cidrs.is_empty())];
         let missing = needed.into_iter().chain(given).filter(|(_, is_given)| !is_given);
         let missing: Vec<&str> = missing.map(|(flag, _)| flag).collect();
         if !missing.is_empty() {
             return Err(ReachError::Missing(missing.join(", ")));
         }
+        covers(&pod_cidrs, "--node-cidrs", &node_cidrs)?;
+        covers(&pod_cidrs, "--service-cidrs", service_cidrs)?;
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if cluster_id.len() > 63 || !cluster_id.chars().all(legal) {
             return Err(ReachError::ClusterId(cluster_id));
@@ -84,6 +92,15 @@ impl ReachArgs {
         let limits = Limits { namespaces, cluster_id, pod_cidrs, node_cidrs };
         Ok(Reach { release, registries, limits: Some(limits) })
     }
+}
+
+/// Checks that a list has each family that pods have: in a family that pods do not have nothing but their own addresses
+/// is admitted, and in another one an address of a Node or of a Service would be.
+fn covers(pods: &[Cidr], flag: &'static str, networks: &[Cidr]) -> Result<(), ReachError> {
+    let has = |all: &[Cidr], v4: bool| all.iter().any(|net| net.range().0.is_ipv4() == v4);
+    let lacks = |(v4, _): &(bool, &str)| has(pods, *v4) && !has(networks, *v4);
+    let lacking = [(true, "IPv4"), (false, "IPv6")].into_iter().find(lacks);
+    lacking.map_or(Ok(()), |(_, family)| Err(ReachError::Family { flag, family }))
 }
 
 /// An empty variable names nothing.
@@ -117,11 +134,11 @@ mod tests {
 
     fn reach(flags: &str) -> Result<Reach, ReachError> {
         let line = Line::parse_from(["run"].into_iter().chain(flags.split_whitespace()));
-        line.reach.reach("team-a", false, !line.networks.named().services.is_empty())
+        line.reach.reach("team-a", false, &line.networks.named().services)
     }
 
     const WHOLE: &str = "--watch-namespaces shop,pay --registries main --cluster-id team-a --pod-cidrs 10.244.0.0/16,fd44::/64 \
-                         --service-cidrs 10.96.0.0/12 --node-cidrs 192.168.0.0/24";
+                         --service-cidrs 10.96.0.0/12,fd96::/108 --node-cidrs 192.168.0.0/24,fd77::/64";
 
     #[test]
     fn namespaced_mode_needs_all_or_nothing() {
@@ -145,13 +162,15 @@ mod tests {
         assert_eq!(reach("").unwrap(), Reach { release: Some("team-a".into()), ..Reach::default() });
         let named = reach("--registries main,other").unwrap();
         assert!(named.limits.is_none() && named.serves("other") && !named.serves("third"));
-        let dry = Line::parse_from(["run"]).reach.reach("team-a", true, false).unwrap();
+        let dry = Line::parse_from(["run"]).reach.reach("team-a", true, &[]).unwrap();
         assert_eq!(dry, Reach::default(), "a dry run holds nothing");
     }
 
     #[test]
     fn texts_that_say_nothing_are_refused_by_their_flag() {
         for (flags, refused) in [
+            (WHOLE.replace(",fd96::/108", ""), "--service-cidrs has no IPv6 network"),
+            (WHOLE.replace("192.168.0.0/24,", ""), "--node-cidrs has no IPv4 network"),
             (WHOLE.replace("--cluster-id team-a", "--cluster-id Team_A"), "--cluster-id: \"Team_A\""),
             (WHOLE.replace("main", "Main"), "--registries: \"Main\""),
         ] {

@@ -186,7 +186,7 @@ async fn operate(args: Args) -> Result<(), Error> {
     // Watches are read all day: packing them would cost the API server more than the network.
     config.disable_compression = true;
     let settings = Settings {
-        reach: args.reach.reach(&args.namespace, args.dry_run, !args.networks.named().services.is_empty())?,
+        reach: args.reach.reach(&args.namespace, args.dry_run, &args.networks.named().services)?,
         namespace: args.namespace,
         leader_elect: args.leader_elect,
         dry_run: args.dry_run,

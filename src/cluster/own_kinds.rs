@@ -20,7 +20,7 @@ impl Watched for Stored<RegisteredService> {
     const KIND: Kind = Kind::RegisteredService;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.registered_services.keys().chain(&view.served_elsewhere).cloned().collect()
+        view.registered_services.keys().chain(view.served_elsewhere.keys()).cloned().collect()
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
@@ -28,8 +28,12 @@ impl Watched for Stored<RegisteredService> {
         let refers = unreadable.as_ref().is_none_or(|unreadable| unreadable.has_read(&["registryRef"]));
         if refers && !view.reach().serves(&object.spec.registry_ref.name) {
             let was_served = view.registered_services.contains_key(&key);
-            let events = if was_served { Self::remove(view, &key) } else { Vec::new() };
-            view.served_elsewhere.insert(key);
+            let mut events = if was_served { Self::remove(view, &key) } else { Vec::new() };
+            let service = object.service_key();
+            let before = view.served_elsewhere.insert(key.clone(), service.clone());
+            if before.as_ref() != Some(&service) {
+                events.push(ClusterEvent::Selects(key.namespace));
+            }
             return events;
         }
         view.served_elsewhere.remove(&key);
@@ -71,9 +75,9 @@ impl Watched for Stored<RegisteredService> {
         view.index.remove(key);
         view.registered_services.remove(key);
         view.unreadable_services.remove(key);
-        view.served_elsewhere.remove(key);
+        let elsewhere = view.served_elsewhere.remove(key).map(|_| ClusterEvent::Selects(key.namespace.clone()));
         affected.insert(key.clone());
-        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
+        names.into_iter().chain(elsewhere).chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
 }
 
@@ -126,14 +130,23 @@ impl Watched for Stored<ServiceRegistry> {
     const KIND: Kind = Kind::ServiceRegistry;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.service_registries.keys().map(|name| ObjectKey::new("", name)).collect()
+        let names = view.service_registries.keys().chain(view.unserved_registries.keys());
+        names.map(|name| ObjectKey::new("", name)).collect()
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
-        if !view.reach().serves(&key.name) {
-            return Vec::new();
-        }
         object.metadata.managed_fields = None;
+        if !view.reach().serves(&key.name) {
+            let known = view.unserved_registries.insert(key.name.clone(), Arc::new(object.clone()));
+            let told = |object: &ServiceRegistry| {
+                let status = object.status.as_ref();
+                status.map(|status| (status.holder.clone(), status.cluster_id.clone())).unwrap_or_default()
+            };
+            let same =
+                known.is_some_and(|known| is_same(&*known, &object, |o| &o.spec) && told(&known) == told(&object));
+            view.discoverable += u64::from(!same);
+            return if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] };
+        }
         let known = view.service_registries.get(&key.name);
         let refused = refuse(&mut view.unreadable_registries, &key.name, unreadable, Self::KIND);
         // An epoch at which the leader stops writing also stops its successor, and so does another release.
@@ -151,7 +164,8 @@ impl Watched for Stored<ServiceRegistry> {
             Some(_) => Some(ClusterEvent::StatusChanged(Object::ServiceRegistry(key.name.clone()))),
         };
         view.vanished_registries.remove(&key.name);
-        view.service_registries.insert(key.name, Arc::new(object));
+        view.service_registries.insert(key.name.clone(), Arc::new(object));
+        view.note_holder(&key.name);
         event.into_iter().collect()
     }
 
@@ -162,6 +176,8 @@ impl Watched for Stored<ServiceRegistry> {
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         view.discoverable += 1;
+        view.were_ours.remove(&key.name);
+        view.unserved_registries.remove(&key.name);
         view.service_registries.remove(&key.name);
         view.unreadable_registries.remove(&key.name);
         vec![ClusterEvent::ServiceRegistry(key.name.clone())]

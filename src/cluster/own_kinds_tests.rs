@@ -79,15 +79,22 @@ fn what_another_release_serves_is_not_looked_at_and_its_slices_are_no_strays() {
     let mut view = serving(&["main"]);
     let registry = |name: &str| json!({"metadata": {"name": name}, "spec": {"etcd": {"endpoints": []}, "format": "Kitex", "allowed": []}});
     put::<Stored<ServiceRegistry>>(&mut view, registry("main"));
+    let other = || [ClusterEvent::ServiceRegistry("other".into())];
+    assert_eq!(put::<Stored<ServiceRegistry>>(&mut view, registry("other")), other(), "it may be the same as ours");
     assert!(put::<Stored<ServiceRegistry>>(&mut view, registry("other")).is_empty());
     assert_eq!(view.service_registries.keys().collect::<Vec<_>>(), ["main"]);
+    assert_eq!(view.unserved_registries.keys().collect::<Vec<_>>(), ["other"]);
+    let key = ObjectKey::new("", "other");
+    assert!(Stored::<ServiceRegistry>::known(&view).contains(&key), "a list tells when it is gone");
+    assert_eq!(Stored::<ServiceRegistry>::remove(&mut view, &key), other());
+    assert!(view.unserved_registries.is_empty());
 
     let echo = ServiceKey::new("shop", "echo");
     let object = |registry: &str| json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "u"}, "spec": {"registryRef": {"name": registry}}});
     // Only the reference decides whose it is.
     let odd = json!({"metadata": {"name": "odd", "namespace": "shop"}, "spec": {"registryRef": {"name": "other"}, "registryName": 7}});
-    assert!(put::<Stored<RegisteredService>>(&mut view, odd).is_empty());
-    assert!(view.served_elsewhere.contains(&ServiceKey::new("shop", "odd")) && view.unreadable_services.is_empty());
+    assert_eq!(put::<Stored<RegisteredService>>(&mut view, odd), [ClusterEvent::Selects("shop".into())]);
+    assert!(view.served_elsewhere.contains_key(&ServiceKey::new("shop", "odd")) && view.unreadable_services.is_empty());
     let slice = |version: &str| {
         json!({"metadata": {"name": "echo-twinspan-1", "namespace": "shop", "resourceVersion": version,
             "labels": {"endpointslice.kubernetes.io/managed-by": "twinspan.dev", "kubernetes.io/service-name": "echo"},
@@ -96,8 +103,10 @@ fn what_another_release_serves_is_not_looked_at_and_its_slices_are_no_strays() {
     };
     let strays =
         |events: Vec<ClusterEvent>| events.contains(&ClusterEvent::RegisteredService(ServiceKey::new("shop", "echo")));
+    let selects = [ClusterEvent::Selects("shop".into())];
+    assert_eq!(put::<Stored<RegisteredService>>(&mut view, object("other")), selects);
     assert!(put::<Stored<RegisteredService>>(&mut view, object("other")).is_empty());
-    assert!(view.registered_services.is_empty() && view.served_elsewhere.contains(&echo));
+    assert!(view.registered_services.is_empty() && view.served_elsewhere.contains_key(&echo));
     assert!(!strays(put::<EndpointSlice>(&mut view, slice("1"))), "its owner is known, if not looked at");
     assert!(Stored::<RegisteredService>::known(&view).contains(&echo), "a list tells when it is gone");
 
@@ -106,7 +115,7 @@ fn what_another_release_serves_is_not_looked_at_and_its_slices_are_no_strays() {
         put::<Stored<RegisteredService>>(&mut view, object("main"))
             .contains(&ClusterEvent::RegisteredService(echo.clone()))
     );
-    assert!(view.served_elsewhere.is_empty() && view.registered_services.contains_key(&echo));
+    assert!(!view.served_elsewhere.contains_key(&echo) && view.registered_services.contains_key(&echo));
     assert!(
         put::<Stored<RegisteredService>>(&mut view, object("other"))
             .contains(&ClusterEvent::RegisteredService(echo.clone()))

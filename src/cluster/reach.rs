@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use twinspan_core::model::Cidr;
 
 use super::kind::Kind;
-use crate::api::{APPROVE_HOLDER, ServiceRegistry};
 
 /// The part of a kind that is the whole cluster, or for Secrets the operator's own namespace.
 pub const WHOLE: &str = "";
@@ -57,6 +56,11 @@ impl Reach {
         self.registries.is_empty() || self.registries.contains(registry)
     }
 
+    /// Whether it looks at the objects of a namespace.
+    pub fn looks_at(&self, namespace: &str) -> bool {
+        self.limits.as_ref().is_none_or(|limits| limits.namespaces.contains(namespace))
+    }
+
     /// The parts that make the view of a kind complete: namespaces, or [`WHOLE`]. A kind without any is not watched.
     pub fn parts(&self, kind: Kind) -> Vec<String> {
         match (&self.limits, kind) {
@@ -66,27 +70,24 @@ impl Reach {
         }
     }
 
-    /// Whose the ServiceRegistry is. An approval by annotation counts first. In namespaced mode nothing shows whether
-    /// the holder still runs, so that it keeps what it has; otherwise the Leases have shown that it does not.
-    pub fn holding(&self, object: &ServiceRegistry) -> Holding {
-        let Some(ours) = &self.release else { return Holding::Ours };
-        let holder = object.status.as_ref().and_then(|status| status.holder.as_ref());
-        let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_HOLDER));
-        match approved.or(holder) {
-            Some(named) if named == ours => match holder == Some(ours) {
-                true => Holding::Ours,
-                false => Holding::Unclaimed,
-            },
-            Some(another) if approved.is_some() || self.is_limited() => Holding::Another(another.clone()),
-            _ => Holding::Unclaimed,
+    /// Whose a ServiceRegistry is whose status and annotation name these releases. The holder has it until its status
+    /// names another one, for a release that is approved may never begin. In namespaced mode nothing shows whether the
+    /// holder still runs, so that it keeps what it has; otherwise the Leases have shown that it does not, unless
+    /// `was_ours`: this process has seen the status name its own release, so that the holder began since then.
+    pub fn holding(&self, holder: Option<&str>, approved: Option<&str>, was_ours: bool) -> Holding {
+        let Some(ours) = self.release.as_deref() else { return Holding::Ours };
+        match (holder, approved) {
+            (Some(holder), _) if holder == ours => Holding::Ours,
+            (_, Some(approved)) if approved == ours => Holding::Unclaimed,
+            (_, Some(another)) => Holding::Another(another.to_owned()),
+            (Some(another), None) if self.is_limited() || was_ours => Holding::Another(another.to_owned()),
+            (_, None) => Holding::Unclaimed,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn limited() -> Reach {
@@ -110,14 +111,6 @@ mod tests {
 
     #[test]
     fn a_service_registry_has_one_release() {
-        let object = |holder: Option<&str>, approved: Option<&str>| -> ServiceRegistry {
-            let mut object = json!({"metadata": {"name": "main"}, "spec": {"etcd": {"endpoints": ["http://10.0.0.1:2379"]},
-                "format": "Kitex", "allowed": []}, "status": {"holder": holder}});
-            if let Some(approved) = approved {
-                object["metadata"]["annotations"] = json!({APPROVE_HOLDER: approved});
-            }
-            serde_json::from_value(object).unwrap()
-        };
         let whole = Reach { limits: None, ..limited() };
         let another = || Holding::Another("team-b".into());
         for (holder, approved, in_limits, in_whole) in [
@@ -125,12 +118,15 @@ mod tests {
             (Some("team-a"), None, Holding::Ours, Holding::Ours),
             (Some("team-b"), None, another(), Holding::Unclaimed),
             (Some("team-b"), Some("team-a"), Holding::Unclaimed, Holding::Unclaimed),
-            (Some("team-a"), Some("team-b"), another(), another()),
+            // A name with a typing error ends nothing.
+            (Some("team-a"), Some("team-b"), Holding::Ours, Holding::Ours),
             (None, Some("team-b"), another(), another()),
+            (Some("team-b"), Some("team-b"), another(), another()),
         ] {
-            assert_eq!(limited().holding(&object(holder, approved)), in_limits, "{holder:?} {approved:?}");
-            assert_eq!(whole.holding(&object(holder, approved)), in_whole, "{holder:?} {approved:?}");
-            assert_eq!(Reach::default().holding(&object(holder, approved)), Holding::Ours);
+            assert_eq!(limited().holding(holder, approved, false), in_limits, "{holder:?} {approved:?}");
+            assert_eq!(whole.holding(holder, approved, false), in_whole, "{holder:?} {approved:?}");
+            assert_eq!(whole.holding(holder, approved, true), in_limits, "{holder:?} {approved:?}");
+            assert_eq!(Reach::default().holding(holder, approved, true), Holding::Ours);
         }
     }
 

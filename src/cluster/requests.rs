@@ -69,7 +69,7 @@ impl UnderWay {
     }
 
     pub fn answered(mut self, status: StatusCode) {
-        self.end(reason(status));
+        self.end(reason(status, self.resource));
     }
 
     pub fn failed(mut self, why: Unanswered) {
@@ -127,11 +127,13 @@ fn name(method: &Method, path: &str, query: Option<&str>) -> (&'static str, &'st
 }
 
 /// Why an answer is a failure; `None` if it is none.
-fn reason(status: StatusCode) -> Option<&'static str> {
+fn reason(status: StatusCode, resource: &str) -> Option<&'static str> {
     if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
     Some(match status.as_u16() {
+        // Before Kubernetes 1.33 there are none, and it is asked again and again whether there are.
+        404 if resource == "servicecidrs" => return None,
         401 => "unauthorized",
         403 => "forbidden",
         404 => "not_found",
@@ -192,7 +194,9 @@ mod tests {
             (429, Some("too_many_requests")),
             (503, Some("server_error")),
         ] {
-            assert_eq!(reason(StatusCode::from_u16(code).unwrap()), expected, "{code}");
+            assert_eq!(reason(StatusCode::from_u16(code).unwrap(), "pods"), expected, "{code}");
         }
+        assert_eq!(reason(StatusCode::NOT_FOUND, "pods"), Some("not_found"));
+        assert_eq!(reason(StatusCode::NOT_FOUND, "servicecidrs"), None, "an older API server has none");
     }
 }

@@ -9,11 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::reach::Holding;
 use super::status_queue::{Object, Status};
 use super::view::ClusterView;
 use super::{ClusterError, Result};
 use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{Difference, RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_HOLDER, Difference, RegisteredService, ServiceRegistry};
 
 /// An object as the view or an answer shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub(super) struct Known {
     pub uid: String,
     pub version: String,
     pub status: Option<Status>,
+    /// The release that an annotation of a ServiceRegistry approves as its holder.
+    pub approved: Option<String>,
 }
 
 impl Status {
@@ -106,7 +109,17 @@ fn name_removed(status: &mut Value, known: &Value) {
 impl Known {
     fn new(meta: &ObjectMeta, status: Option<Status>) -> Self {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        Self { uid: text(&meta.uid), version: text(&meta.resource_version), status }
+        let approved = meta.annotations.as_ref().and_then(|all| all.get(APPROVE_HOLDER)).cloned();
+        Self { uid: text(&meta.uid), version: text(&meta.resource_version), status, approved }
+    }
+
+    /// Whether it is a ServiceRegistry that another release holds.
+    pub fn is_anothers(&self, view: &ClusterView, object: &Object) -> bool {
+        let (Object::ServiceRegistry(name), Some(Status::ServiceRegistry(status))) = (object, &self.status) else {
+            return false;
+        };
+        let holding = view.holding_as(name, status.holder.as_deref(), self.approved.as_deref());
+        matches!(holding, Holding::Another(_))
     }
 
     pub fn in_view(view: &ClusterView, object: &Object) -> Option<Self> {
@@ -124,6 +137,7 @@ impl Known {
                 if let Some(found) = view.service_registries.get_mut(name).map(Arc::make_mut) {
                     (found.status, found.metadata.resource_version) = (Some(*status), version);
                 }
+                view.note_holder(name);
             }
             (Object::RegisteredService(key), Some(Status::RegisteredService(status))) => {
                 if let Some(found) = view.registered_services.get_mut(key).map(Arc::make_mut) {

@@ -242,7 +242,7 @@ impl StatusWriter {
         let Job { object, mut waiting, known } = job;
         match result {
             Ok(Some(answer)) => self.learn(object, waiting.status, &known, &answer),
-            // The object is gone, or another one has its name.
+            // The object is gone, another one has its name, or it is another release's.
             Ok(None) => self.state().queue.end(&object),
             Err(ClusterError::NotLeader) => self.state().queue.end(&object),
             Err(ClusterError::Conflict { .. }) => {
@@ -267,7 +267,7 @@ impl StatusWriter {
         }
     }
 
-    /// Sends one status. Returns the object in the answer, or `None` if it is gone.
+    /// Sends one status. Returns the object in the answer, or `None` if it is gone, or another release's.
     async fn exchange(&self, job: &Job) -> Result<Option<Known>> {
         let Job { object, waiting, known } = job;
         let mut base = known.clone();
@@ -280,6 +280,10 @@ impl StatusWriter {
             if base.status.as_ref() == Some(&waiting.status) {
                 return Ok(Some(base));
             }
+        }
+        // A claim is a compare-and-swap: a release that was faster keeps what it has.
+        if base.is_anothers(&self.view(), object) {
+            return Ok(None);
         }
         if !self.leadership.may_write() {
             return Err(ClusterError::NotLeader);

@@ -21,7 +21,7 @@ use super::services::Services;
 use super::slices::Slices;
 use super::status_queue::Object;
 use super::watching::Watching;
-use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
+use crate::api::{RegisteredService, ServiceRegistry, ServiceRegistryStatus, Unreadable, held_since};
 
 pub use super::kind::{Kind, SILENT_AFTER};
 
@@ -82,14 +82,19 @@ pub struct ClusterView {
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     /// Every ServiceRegistry; a stand-in for one that this version cannot read.
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
+    /// ServiceRegistries that this release does not serve: one of them may be the same registry as one of ours.
+    pub unserved_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     /// RegisteredServices that are there, and refused.
     pub unreadable_services: BTreeMap<ServiceKey, Arc<Unreadable>>,
     /// ServiceRegistries that are there, and refused.
     pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
     /// ServiceRegistries that a re-list did not name: nobody saw how they went.
     pub vanished_registries: BTreeSet<String>,
-    /// RegisteredServices of ServiceRegistries that this release does not serve: what they own is none of its business.
-    pub served_elsewhere: BTreeSet<ServiceKey>,
+    /// ServiceRegistries whose status named this release once.
+    pub were_ours: BTreeSet<String>,
+    /// RegisteredServices of ServiceRegistries that this release does not serve, with their Service: what they own is
+    /// none of its business.
+    pub served_elsewhere: BTreeMap<ServiceKey, ServiceKey>,
     pub services: Services,
     /// The ClusterIPs of all Services: ServiceCIDRs may be wrong, or not served.
     pub cluster_ips: BTreeSet<IpAddr>,
@@ -125,6 +130,25 @@ impl ClusterView {
         Kind::ALL.into_iter().filter(|kind| !self.watching.is_listed(*kind)).collect()
     }
 
+    /// Whether everything was listed on which the passes of a namespace rest: its own parts, and the kinds that have
+    /// none.
+    pub fn is_complete_in(&self, namespace: &str) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.watching.is_listed_in(kind, namespace))
+    }
+
+    /// Whether a pass of any namespace may run.
+    pub fn is_complete_somewhere(&self) -> bool {
+        match &self.reach.limits {
+            Some(limits) => limits.namespaces.iter().any(|namespace| self.is_complete_in(namespace)),
+            None => self.unsynced().is_empty(),
+        }
+    }
+
+    /// Whether a kind was not heard of for [`SILENT_AFTER`] in a namespace.
+    pub fn is_silent_in(&self, kind: Kind, namespace: &str, now: Timestamp) -> bool {
+        self.watching.is_silent_in(kind, namespace, now)
+    }
+
     /// The API server does not serve a kind that it may lack, so that nothing is waited for. Objects of an API server
     /// that did serve it stay. Returns true if it was served, or not known to be.
     pub fn set_absent(&mut self, kind: Kind) -> bool {
@@ -137,10 +161,21 @@ impl ClusterView {
         self.absent.remove(&kind)
     }
 
-    /// Whether nothing tells an address of a Service from others: no ServiceCIDR, no setting, and no ClusterIP in use.
-    pub fn knows_no_service_range(&self) -> bool {
-        let ranges = &self.networks.trust().service_cidrs;
-        self.absent.contains(&Kind::ServiceCidr) && ranges.is_empty() && self.cluster_ips.is_empty()
+    /// The IP families of which no range of ClusterIPs is known, on an API server without ServiceCIDRs: a ClusterIP in
+    /// use shows its own address, and none that a Service gets later. Without a ClusterIP nothing shows the families.
+    pub fn families_without_service_range(&self) -> BTreeSet<&'static str> {
+        let trust = self.networks.trust();
+        if !self.absent.contains(&Kind::ServiceCidr) || (self.cluster_ips.is_empty() && !trust.service_cidrs.is_empty())
+        {
+            return BTreeSet::new();
+        }
+        let known: BTreeSet<&str> = trust.service_cidrs.ranges().map(|(first, _)| family(first)).collect();
+        let mut families: BTreeSet<&str> = self.cluster_ips.iter().copied().map(family).collect();
+        if families.is_empty() {
+            families = ["IPv4", "IPv6"].into();
+        }
+        families.retain(|family| !known.contains(family));
+        families
     }
 
     /// Whether these kinds were listed completely.
@@ -198,13 +233,51 @@ impl ClusterView {
         let keeper = slice.keeper.as_ref().filter(|_| slice.is_ours())?;
         let owned = slice.owner_uid.as_ref().is_some_and(|uid| self.index.of_uid(uid).is_some());
         let key = ServiceKey::new(namespace, keeper);
-        (!owned && !self.served_elsewhere.contains(&key)).then_some(key)
+        (!owned && !self.served_elsewhere.contains_key(&key)).then_some(key)
+    }
+
+    /// Whose a ServiceRegistry is.
+    pub fn holding(&self, object: &ServiceRegistry) -> Holding {
+        let holder = object.status.as_ref().and_then(|status| status.holder.as_deref());
+        self.holding_as(object.metadata.name.as_deref().unwrap_or_default(), holder, object.approved_holder())
+    }
+
+    /// Whose a ServiceRegistry of this name is, if its status and annotation name these releases.
+    pub fn holding_as(&self, name: &str, holder: Option<&str>, approved: Option<&str>) -> Holding {
+        self.reach.holding(holder, approved, self.were_ours.contains(name))
+    }
+
+    /// Notes whether the status of a ServiceRegistry names this release.
+    pub fn note_holder(&mut self, name: &str) {
+        let status = self.service_registries.get(name).and_then(|object| object.status.as_ref());
+        let holder = status.and_then(|status| status.holder.as_ref());
+        if holder.is_some() && holder == self.reach.release.as_ref() {
+            self.were_ours.insert(name.to_owned());
+        }
+    }
+
+    /// Whether nothing shows that another release may serve the ServiceRegistry: in namespaced mode its status has to
+    /// name this one, for nothing else shows another.
+    pub fn may_act_on(&self, object: &ServiceRegistry) -> bool {
+        match self.holding(object) {
+            Holding::Ours => true,
+            Holding::Unclaimed => !self.reach.is_limited(),
+            Holding::Another(_) => false,
+        }
     }
 
     /// Whether another release has the ServiceRegistry of a RegisteredService.
     pub fn is_held_elsewhere(&self, object: &RegisteredService) -> bool {
         let registry = self.service_registries.get(&object.spec.registry_ref.name);
-        registry.is_some_and(|registry| matches!(self.reach.holding(registry), Holding::Another(_)))
+        registry.is_some_and(|registry| matches!(self.holding(registry), Holding::Another(_)))
+    }
+
+    /// Whether the records of a namespace stay as they are in a registry: this release does not look there, so that
+    /// nothing shows whether their RegisteredServices are gone, and no administrator let them go.
+    pub fn is_out_of_sight(&self, registry: &str, namespace: &str) -> bool {
+        let stays = |object: &&Arc<ServiceRegistry>| object.metadata.deletion_timestamp.is_none();
+        let registry = self.service_registries.get(registry).filter(stays);
+        !self.reach.looks_at(namespace) && registry.is_some_and(|registry| !registry.lets_go(namespace))
     }
 
     /// RegisteredServices of which not even the names can be read: whatever changes in the namespace concerns them.
@@ -220,6 +293,28 @@ impl ClusterView {
             Some(limits) => Some(limits.cluster_id.as_str()),
             None => self.namespaces.get(KUBE_SYSTEM).map(|namespace| namespace.uid.as_str()),
         }
+    }
+
+    /// The cluster ID in force for a ServiceRegistry. A reader, which is no release, learns it from the status of one
+    /// that a release holds: in namespaced mode it is another one than the default.
+    pub fn cluster_id_of<'a>(&'a self, object: &'a ServiceRegistry) -> Option<&'a str> {
+        let reads = self.reach.release.is_none() && !self.reach.is_limited();
+        let status = object.status.as_ref().filter(|status| reads && status.holder.is_some());
+        let told = status.and_then(|status| status.cluster_id.as_deref());
+        object.spec.cluster_id.as_deref().or(told).or_else(|| self.cluster_id())
+    }
+
+    /// The status of a ServiceRegistry, unless it tells of another cluster ID: a hand-over, or another mode, leaves
+    /// there what the registry was to somebody else.
+    pub fn own_status<'a>(&self, object: &'a ServiceRegistry) -> Option<&'a ServiceRegistryStatus> {
+        let ours = self.cluster_id_of(object);
+        let is_ours = |theirs: &str| ours.is_none_or(|ours| ours == theirs);
+        object.status.as_ref().filter(|status| status.cluster_id.as_deref().is_none_or(is_ours))
+    }
+
+    /// The start of the hold of a whole registry that its status reports.
+    pub fn held_since(&self, object: &ServiceRegistry) -> Option<Timestamp> {
+        held_since(&self.own_status(object)?.conditions)
     }
 
     /// A re-list changed a Service or its slices: the changes in between were not observed.
@@ -262,6 +357,10 @@ impl ClusterView {
     pub fn watch_opened(&mut self, kind: Kind) {
         self.watching.set_broken(kind, WHOLE, false);
     }
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// The Service whose endpoints are the API server's own.
@@ -339,6 +438,23 @@ mod tests {
         assert!(trust.node_addresses.contains(&ip("192.0.2.1")) && trust.api_servers.contains(&ip("192.0.2.9")));
         view.networks.set_node("n", None);
         assert!(view.networks.trust().node_addresses.is_empty());
+    }
+
+    #[test]
+    fn a_cluster_ip_shows_no_range_and_each_family_has_its_own() {
+        let mut view = ClusterView::default();
+        let unknown = |view: &ClusterView| view.families_without_service_range().into_iter().collect::<Vec<_>>();
+        assert!(unknown(&view).is_empty(), "the API server has ServiceCIDRs");
+        view.set_absent(Kind::ServiceCidr);
+        assert_eq!(unknown(&view), ["IPv4", "IPv6"], "nothing shows which families the cluster has");
+        view.cluster_ips.insert("10.96.0.1".parse().unwrap());
+        assert_eq!(unknown(&view), ["IPv4"]);
+        view.networks.set_service_cidr("set", Some(vec!["10.96.0.0/16".into()]));
+        assert!(unknown(&view).is_empty());
+        view.cluster_ips.insert("fd96::7".parse().unwrap());
+        assert_eq!(unknown(&view), ["IPv6"]);
+        view.cluster_ips.clear();
+        assert!(unknown(&view).is_empty(), "a person said which there are");
     }
 
     #[test]

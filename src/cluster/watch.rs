@@ -132,6 +132,12 @@ impl<K: Watched> Watch<K> {
                     sleep(ABSENT).await;
                     continue;
                 }
+                Err(WatchError::Forbidden(_)) if self.is_of_no_namespace() => {
+                    self.is_empty();
+                    self.failures = 0;
+                    self.no_namespace().await;
+                    continue;
+                }
                 Err(error) => self.failed(&error),
             }
             self.failures = self.failures.saturating_add(1);
@@ -145,10 +151,6 @@ impl<K: Watched> Watch<K> {
 
     fn failed(&mut self, error: &WatchError) {
         self.restarts(error.label());
-        if matches!(error, WatchError::Forbidden(_)) && self.is_of_no_namespace() {
-            self.watches.view().watching.heard(K::KIND, &self.part, self.watches.env.now());
-            self.complete(&BTreeSet::new(), None);
-        }
         self.watches.view().watching.set_broken(K::KIND, &self.part, true);
         let (kind, server) = (K::KIND.as_str(), &self.watches.server);
         if matches!(error, WatchError::Expired) || self.warned.is_some_and(|at| at.elapsed() < TELL) {
@@ -156,6 +158,22 @@ impl<K: Watched> Watch<K> {
         } else {
             warn!(kind, server, %error, "cannot watch; trying again");
             (self.warned, self.told) = (Some(Instant::now()), true);
+        }
+    }
+
+    /// The namespace of the part is not there.
+    fn is_empty(&self) {
+        self.watches.view().watching.heard(K::KIND, &self.part, self.watches.env.now());
+        self.complete(&BTreeSet::new(), None);
+        self.watches.view().watching.set_broken(K::KIND, &self.part, true);
+    }
+
+    /// Waits until the namespace of the part may be there. A refusal is asked for again meanwhile, for it is a sign of
+    /// life.
+    async fn no_namespace(&self) {
+        let until = Instant::now() + ABSENT;
+        while Instant::now() < until && self.is_of_no_namespace() {
+            sleep(BACKOFF_CAP).await;
         }
     }
 

@@ -367,6 +367,21 @@ async fn a_namespace_that_is_not_there_keeps_nobody_waiting_and_one_without_a_ro
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_there_is_asked_for_once_a_minute_until_it_comes() {
+    let (watches, _events) = watches_of(&["shop"], &[]);
+    let server = Server::new([Answer::Refused(403), Answer::Refused(403), list(7, &[]), Answer::Silent(vec![])]);
+    let start = Instant::now();
+    watches.follow(Api::<Service>::namespaced(server.client(), "shop"), "shop".to_owned());
+    tokio::time::sleep(Duration::from_secs(72)).await;
+    assert_eq!(server.requests(start), owned(&[(0, "list"), (60, "list")]));
+    assert!(!watches.metrics.print().unwrap().contains("twinspan_watch_restarts_total{"), "nothing failed");
+    let namespace = convert::namespace(&serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap());
+    watches.view().namespaces.insert("shop".to_owned(), Arc::new(namespace));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(server.requests(start)[2..], owned(&[(75, "list"), (75, "watch 7")]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_is_watched_by_its_name() {
     let (watches, _events) = watches_of(&["shop"], &[]);
     let server = Server::new([list(7, &[]), Answer::Silent(vec![])]);
@@ -393,7 +408,8 @@ async fn a_kind_that_the_api_server_may_lack_is_not_waited_for_and_asked_for_now
     ];
     let mut bench = watch(Api::<ServiceCIDR>::all, answers);
     assert_eq!(bench.after(59).await, owned(&[(0, "list")]));
-    assert!(bench.watches.view().has_listed(&[Kind::ServiceCidr]) && bench.watches.view().knows_no_service_range());
+    assert!(bench.watches.view().has_listed(&[Kind::ServiceCidr]));
+    assert_eq!(bench.watches.view().families_without_service_range().len(), 2);
     assert_eq!(bench.events(), [ClusterEvent::Synced(Kind::ServiceCidr)], "nothing waits for it");
     bench.after(119).await;
     assert_eq!(bench.unheard_for(Kind::ServiceCidr).as_secs(), 59, "a refusal is a sign of life");
@@ -401,7 +417,7 @@ async fn a_kind_that_the_api_server_may_lack_is_not_waited_for_and_asked_for_now
     // An upgrade brings it.
     assert_eq!(bench.after(121).await, owned(&[(0, "list"), (60, "list"), (120, "list"), (120, "watch 7")]));
     assert!(bench.watches.view().networks.trust().service_cidrs.contains("10.96.0.1".parse().unwrap()));
-    assert!(!bench.watches.view().knows_no_service_range());
+    assert!(bench.watches.view().families_without_service_range().is_empty());
     let events = bench.events();
     assert!(matches!(&events[..], [ClusterEvent::Networks(_), ClusterEvent::Synced(Kind::ServiceCidr)]), "{events:?}");
 }

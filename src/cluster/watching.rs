@@ -1,6 +1,7 @@
 //! The state of the watches: which parts of each kind were listed, and when each was heard of.
 //!
-//! Owns that a kind counts as listed once every part of it is, and as silent once one part is. Refuses to know objects.
+//! Owns that a kind counts as listed once every part of it is, and as silent once one part is; a namespace rests on its
+//! own parts. Refuses to know objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,11 +54,26 @@ impl Watching {
         self.parts(kind).all(|part| part.listed)
     }
 
-    /// A part was listed completely. Returns true if the kind is complete by it for the first time.
+    /// The part that tells of a namespace.
+    fn part_of(&self, kind: Kind, namespace: &str) -> Option<&Part> {
+        let parts = self.kinds.get(&kind)?;
+        parts.get(namespace).or_else(|| parts.get(WHOLE))
+    }
+
+    /// Whether everything was listed that a namespace rests on.
+    pub fn is_listed_in(&self, kind: Kind, namespace: &str) -> bool {
+        self.part_of(kind, namespace).map_or_else(|| self.is_listed(kind), |part| part.listed)
+    }
+
+    /// Whether nothing that a namespace rests on was heard of for [`SILENT_AFTER`].
+    pub fn is_silent_in(&self, kind: Kind, namespace: &str, now: Timestamp) -> bool {
+        let heard_at = self.part_of(kind, namespace).and_then(|part| part.heard_at);
+        heard_at.is_some_and(|at| now.duration_since(at) >= SILENT_AFTER)
+    }
+
+    /// A part was listed completely. Returns true if it was not before.
     pub fn set_listed(&mut self, kind: Kind, part: &str) -> bool {
-        let before = self.is_listed(kind);
-        self.part(kind, part).listed = true;
-        !before && self.is_listed(kind)
+        !std::mem::replace(&mut self.part(kind, part).listed, true)
     }
 
     /// A part was heard of: an object, a bookmark, a page of a list, or a watch that was opened.
@@ -92,8 +108,7 @@ impl Watching {
 
     /// Whether the watch that tells of a namespace is broken.
     pub fn is_broken(&self, kind: Kind, namespace: &str) -> bool {
-        let Some(parts) = self.kinds.get(&kind) else { return false };
-        parts.get(namespace).or_else(|| parts.get(WHOLE)).is_some_and(|part| part.broken)
+        self.part_of(kind, namespace).is_some_and(|part| part.broken)
     }
 }
 
@@ -108,12 +123,16 @@ mod tests {
         let limits = Limits { namespaces: ["a", "b"].map(String::from).into(), ..Limits::default() };
         let mut watching = Watching::within(&Reach { limits: Some(limits), ..Reach::default() });
         assert!(watching.is_listed(Kind::Node), "nobody lists Nodes");
-        assert!(!watching.set_listed(Kind::Pod, "a") && !watching.is_listed(Kind::Pod));
+        assert!(watching.set_listed(Kind::Pod, "a") && !watching.is_listed(Kind::Pod));
+        assert!(watching.is_listed_in(Kind::Pod, "a") && !watching.is_listed_in(Kind::Pod, "b"));
+        assert!(watching.is_listed_in(Kind::Node, "a"), "nobody lists Nodes");
+        assert!(!watching.is_listed_in(Kind::Secret, "a"), "it has no namespaces here");
         assert!(watching.set_listed(Kind::Pod, "b") && watching.is_listed(Kind::Pod));
         assert!(!watching.set_listed(Kind::Pod, "b"), "not for the first time");
         watching.heard(Kind::Pod, "a", at(0));
         watching.heard(Kind::Pod, "b", at(80));
         assert_eq!(watching.silent(at(95)), [Kind::Pod].into());
+        assert!(watching.is_silent_in(Kind::Pod, "a", at(95)) && !watching.is_silent_in(Kind::Pod, "b", at(95)));
         assert!(!watching.take_silence_ended());
         watching.heard(Kind::Pod, "a", at(95));
         assert!(watching.take_silence_ended() && watching.silent(at(95)).is_empty());

@@ -70,7 +70,7 @@ impl Router {
         }
         self.wake_discovery(event);
         let view = self.views.cluster();
-        if !view.unsynced().is_empty() {
+        if !view.is_complete_somewhere() {
             // No pass may follow from an incomplete view; everything is reconciled once it is complete. Sessions begin
             // before, for leases have to be kept alive.
             drop(view);
@@ -97,6 +97,8 @@ impl Router {
                     self.send(Command::ReconcileAll);
                 }
             }
+            // It may be the same registry as one of ours.
+            ClusterEvent::ServiceRegistry(name) if !view.reach().serves(name) => self.send(Command::ReconcileAll),
             ClusterEvent::ServiceRegistry(name) => {
                 self.send(Command::Reconcile(name.clone()));
                 self.enqueuer.enqueue_round(view.index.of_registry(name));
@@ -181,7 +183,10 @@ impl Router {
     /// The session of a replica that does not lead learns from the status what the leader wrote into the registry since
     /// that session began.
     fn tell_session(&self, name: &str) {
-        let known = self.views.cluster().service_registries.get(name).and_then(|object| last_known(object));
+        let known = {
+            let view = self.views.cluster();
+            view.service_registries.get(name).and_then(|object| last_known(object, &view))
+        };
         if let Some((handle, known)) = self.views.registries.get(name).zip(known) {
             handle.view().told(&known);
             handle.fence.iter().for_each(|fence| fence.know(known.highest()));
@@ -223,7 +228,7 @@ impl Router {
                 let view = self.views.cluster();
                 let mut keys = affected.owners;
                 keys.extend(affected.names.iter().flat_map(|name| view.index.around_name(&registry, name)));
-                let complete = view.unsynced().is_empty();
+                let complete = view.is_complete_somewhere();
                 drop(view);
                 keys.retain(|key| complete && by.as_ref() != Some(key));
                 self.enqueuer.enqueue_all(&keys);
@@ -237,7 +242,7 @@ impl Router {
                 // A status may have come while the session began.
                 self.tell_session(&registry);
                 // A session may begin before the view is complete, and no pass.
-                if self.views.cluster().unsynced().is_empty() {
+                if self.views.cluster().is_complete_somewhere() {
                     self.enqueuer.enqueue_round(self.views.cluster().index.of_registry(&registry));
                     self.enqueue_owners(&registry);
                 }

@@ -41,10 +41,12 @@ pub enum Exposure {
 pub fn exposure(views: &Views, key: &ServiceKey) -> Exposure {
     let (object, exists) = {
         let view = views.cluster();
-        if !view.unsynced().is_empty() {
+        if !view.is_complete_in(&key.namespace) {
             return Exposure::Unknown;
         }
-        let Some(object) = view.registered_services.get(key).filter(|_| !view.is_nameless(key)).cloned() else {
+        let found = view.registered_services.get(key).filter(|_| !view.is_nameless(key));
+        // The release that holds the registry knows about its own.
+        let Some(object) = found.filter(|object| !view.is_held_elsewhere(object)).cloned() else {
             return Exposure::Nothing;
         };
         let exists = view.service_registries.contains_key(&object.spec.registry_ref.name);

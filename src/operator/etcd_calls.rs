@@ -76,6 +76,13 @@ impl EtcdCalls {
         }
     }
 
+    /// Shows the living leases of a registry, which may have told nothing yet.
+    pub fn set_leases(&self, registry: &str, leases: usize) {
+        self.lock().entry(registry.to_owned()).or_default();
+        let leases = i64::try_from(leases).unwrap_or(i64::MAX);
+        self.metrics.calls.leases.get_or_create(&OfRegistry { registry: registry.to_owned() }).set(leases);
+    }
+
     /// Shows for how long each registry has been silent.
     pub fn measure_ages(&self) {
         for (registry, told) in &*self.lock() {
@@ -149,6 +156,7 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{line} is not in\n{shown}");
         }
+        calls.set_leases("main of a session that never connected", 0);
         calls.forget_all_but(&BTreeSet::new());
         assert!(!metrics.print().unwrap().contains("main"), "{}", metrics.print().unwrap());
     }

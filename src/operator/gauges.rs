@@ -12,7 +12,6 @@ use super::etcd_calls::EtcdCalls;
 use crate::cluster::view::Kind;
 use crate::controllers::queue::Backlog;
 use crate::controllers::views::Views;
-use crate::telemetry::calls::OfRegistry;
 use crate::telemetry::metrics::{Metrics, OfKind};
 
 /// Interval of the measurement; shorter than Prometheus usually asks.
@@ -51,8 +50,7 @@ impl Gauges {
         let sessions = views.registries.all();
         calls.forget_all_but(&sessions.iter().map(|handle| handle.name.as_str()).collect());
         for handle in sessions {
-            let leases = i64::try_from(handle.leases.living()).unwrap_or(i64::MAX);
-            metrics.calls.leases.get_or_create(&OfRegistry { registry: handle.name.clone() }).set(leases);
+            calls.set_leases(&handle.name, handle.leases.living());
         }
         calls.measure_ages();
         let (depth, since) = backlog.get();

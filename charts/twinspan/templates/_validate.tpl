@@ -102,6 +102,21 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- if not $.Values.servedRegistries -}}
 {{- fail "servedRegistries: namespaced mode needs the names of the ServiceRegistries that this release serves; another release serves others" -}}
 {{- end -}}
+{{- range $key, $networks := dict "serviceCIDRs" $.Values.serviceCIDRs "namespaced.nodeCIDRs" .nodeCIDRs -}}
+{{- range $family, $isV6 := dict "IPv4" false "IPv6" true -}}
+{{- $pods := false -}}
+{{- range $.Values.namespaced.podCIDRs -}}
+{{- $pods = or $pods (eq (contains ":" .) $isV6) -}}
+{{- end -}}
+{{- $has := not $pods -}}
+{{- range $networks -}}
+{{- $has = or $has (eq (contains ":" .) $isV6) -}}
+{{- end -}}
+{{- if not $has -}}
+{{- fail (printf "%s: namespaced.podCIDRs has an %s network, and this has none; name those of the cluster" $key $family) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $_ := .Values.serviceRegistries -}}

@@ -3,7 +3,7 @@
 //! Owns membership of an address in many networks. Refuses to know what a set allows or denies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -12,9 +12,13 @@ use ipnet::IpNet;
 pub struct Cidr(IpNet);
 
 impl Cidr {
-    /// `10.0.0.0/8` or `fd00::/8`; host bits are ignored.
+    /// `10.0.0.0/8` or `fd00::/8`; host bits are ignored. A network of IPv4-mapped addresses is none: no address that
+    /// is asked for is of that form, so that it would say nothing of those that it means.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse::<IpNet>().ok().map(|net| Self(net.trunc()))
+        let net = text.parse::<IpNet>().ok()?.trunc();
+        let is_mapped = |ip: Ipv6Addr| ip.to_ipv4_mapped().is_some();
+        let mapped = matches!(net, IpNet::V6(v6) if is_mapped(v6.network()) && is_mapped(v6.broadcast()));
+        (!mapped).then_some(Self(net))
     }
 
     /// First and last address.
@@ -107,6 +111,8 @@ mod tests {
             assert_eq!(set.contains(ip.parse().unwrap()), inside, "{ip}");
         }
         assert!(!CidrSet::default().contains([10, 0, 0, 1].into()));
+        assert_eq!(Cidr::parse("::ffff:10.96.0.0/112"), None);
+        assert!(Cidr::parse("::/0").is_some());
         let mut ranges: Vec<String> = set.ranges().map(|(a, b)| format!("{a}-{b}")).collect();
         ranges.sort();
         assert_eq!(ranges[0], "10.0.0.7-10.0.0.7");

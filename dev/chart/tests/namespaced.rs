@@ -12,8 +12,8 @@ const KEYS: [(&str, &str); 6] = [
     ("namespaced.namespaces", r#"["shop","pay"]"#),
     ("namespaced.clusterID", r#""team-a""#),
     ("namespaced.podCIDRs", r#"["10.244.0.0/16","fd44::/64"]"#),
-    ("serviceCIDRs", r#"["10.96.0.0/12"]"#),
-    ("namespaced.nodeCIDRs", r#"["192.168.0.0/24"]"#),
+    ("serviceCIDRs", r#"["10.96.0.0/12","fd96::/108"]"#),
+    ("namespaced.nodeCIDRs", r#"["192.168.0.0/24","fd77::/64"]"#),
 ];
 
 fn flags(without: Option<&str>, more: &[&str]) -> Vec<String> {
@@ -70,7 +70,7 @@ fn the_cluster_role_is_small_and_the_rest_is_in_the_named_namespaces() {
         "list namespaces pay",
         "list namespaces shop",
         "list serviceregistries",
-        "patch serviceregistries/status",
+        "patch serviceregistries/status main",
         "watch namespaces pay",
         "watch namespaces shop",
         "watch serviceregistries",
@@ -114,6 +114,20 @@ fn every_value_that_it_needs_is_asked_for() {
 }
 
 #[test]
+fn each_family_of_pods_has_nodes_and_services() {
+    for (key, value, family) in
+        [("serviceCIDRs", r#"["10.96.0.0/12"]"#, "IPv6"), ("namespaced.nodeCIDRs", r#"["fd77::/64"]"#, "IPv4")]
+    {
+        let (dir, mut flags) = (chart().display().to_string(), flags(Some(key), &[]));
+        flags.push(format!("--set-json={key}={value}"));
+        let words: Vec<&str> =
+            ["template", "twinspan", dir.as_str()].into_iter().chain(flags.iter().map(String::as_str)).collect();
+        let error = format!("{:#}", Helm::find().unwrap().succeed(&words).unwrap_err());
+        assert!(error.contains(&format!("{key}: namespaced.podCIDRs has an {family} network")), "{key}: {error}");
+    }
+}
+
+#[test]
 fn the_operator_is_told() {
     let all = rendered("team-a", &[]);
     let deployment = all.iter().find(|object| object["kind"] == "Deployment").unwrap();
@@ -123,6 +137,6 @@ fn the_operator_is_told() {
     assert_eq!(value("TWINSPAN_REGISTRIES"), Some("main"));
     assert_eq!(value("TWINSPAN_CLUSTER_ID"), Some("team-a"));
     assert_eq!(value("TWINSPAN_POD_CIDRS"), Some("10.244.0.0/16,fd44::/64"));
-    assert_eq!(value("TWINSPAN_SERVICE_CIDRS"), Some("10.96.0.0/12"));
-    assert_eq!(value("TWINSPAN_NODE_CIDRS"), Some("192.168.0.0/24"));
+    assert_eq!(value("TWINSPAN_SERVICE_CIDRS"), Some("10.96.0.0/12,fd96::/108"));
+    assert_eq!(value("TWINSPAN_NODE_CIDRS"), Some("192.168.0.0/24,fd77::/64"));
 }

@@ -304,6 +304,11 @@ fn alerts_and_dashboard_are_the_files() {
     let objects = helm().objects(&values).unwrap();
     let alerts: Value = serde_yaml::from_str(&read(&chart().join("files/alerts.yaml")).unwrap()).unwrap();
     assert_eq!(object(&objects, "PrometheusRule/twinspan")["spec"], alerts);
+    // Another release's leader is none of this one.
+    let beside = [&values[..], &["--namespace=team-a", "--set", "servedRegistries={main}"]].concat();
+    let beside = helm().objects(&beside).unwrap();
+    let rules = &object(&beside, "PrometheusRule/twinspan")["spec"]["groups"][0]["rules"];
+    assert_eq!(rules[0]["expr"], r#"absent(twinspan_leader{namespace="team-a"} == 1)"#);
     let shown = object(&objects, "ConfigMap/twinspan-dashboard");
     assert_eq!(shown["metadata"]["labels"]["grafana_dashboard"], "1");
     let text = shown["data"]["twinspan.json"].as_str().unwrap();

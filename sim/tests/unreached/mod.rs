@@ -7,7 +7,7 @@ const NO_DISCOVERY: &str = "no ServiceRegistry of a world has spec.discovery";
 const NO_DRAIN: &str = "a replica of a world answers no pods that end";
 
 /// A part of each line, and why no world leads to it.
-pub const UNREACHED: [(&str, &str); 18] = [
+pub const UNREACHED: [(&str, &str); 19] = [
     ("too many Events wait", "a world has too few services for so many Events"),
     ("the API server does not keep every field", "the CRDs of a world are those of this version"),
     ("cannot import {group}", "no world has a port that Kubernetes refuses"),
@@ -20,6 +20,7 @@ pub const UNREACHED: [(&str, &str); 18] = [
     ("dry run: discovery would", NO_DISCOVERY),
     ("controllers/gates/", "no pod of a world has a readiness gate"),
     ("of other clusters stand by for", "no world has spec.import.clusters"),
+    ("service_registry/unseen.rs", "no world is in namespaced mode"),
     ("this API server does not serve it", "the API server of a world serves every kind"),
     ("the status page is not served", "a replica of a world serves no page"),
     ("pods that end are not waited for", NO_DRAIN),

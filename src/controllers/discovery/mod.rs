@@ -36,7 +36,6 @@ use self::apply::Applied;
 use self::controller::OfRegistry;
 use self::observe::Sight;
 use super::service_registry::Command;
-use crate::api::held_since;
 use crate::env::milliseconds;
 use crate::registry::guards::{Effect, Swept};
 
@@ -182,7 +181,7 @@ impl Controller {
     /// may write RegisteredServices could otherwise hold the deletions of a registry that grants nothing to them.
     fn sweep(&self, sight: &Sight, plan: &Plan, term: Term) -> Swept {
         let (guards, env) = (&self.views.guards, &self.views.env);
-        let restored = sight.registry.status.as_ref().and_then(|status| held_since(&status.conditions));
+        let restored = self.views.cluster().held_since(&sight.registry);
         guards.begin(&sight.name, term, restored, env);
         let keys =
             |idle: bool| plan.sweeps.iter().filter(move |sweep| sweep.idle == idle).map(|sweep| sweep.key.clone());

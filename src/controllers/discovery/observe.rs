@@ -80,14 +80,17 @@ pub struct Sight {
     names: Names,
 }
 
-/// Observes one ServiceRegistry. `None` while a list is not complete, and where it is gone, cannot be read, or neither
-/// has discovery nor anything that one made.
+/// Observes one ServiceRegistry. `None` while a list is not complete, and where it is gone, another release may serve
+/// it, it cannot be read, or it neither has discovery nor anything that one made.
 pub fn observe(views: &Views, name: &str) -> Option<Sight> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
         return None;
     }
     let registry = view.service_registries.get(name).filter(|object| object.metadata.deletion_timestamp.is_none())?;
+    if !view.may_act_on(registry) {
+        return None;
+    }
     // A stand-in has no discovery where it cannot be read, which would sweep everything.
     if view.unreadable_registries.contains_key(name) {
         return None;
@@ -100,7 +103,12 @@ pub fn observe(views: &Views, name: &str) -> Option<Sight> {
         services: view.services.all().map(|(key, service)| (key.clone(), service.clone())).collect(),
         namespaces: view.namespaces.clone(),
         objects: objects(&view),
-        registries: view.service_registries.values().filter_map(|object| object.metadata.uid.clone()).collect(),
+        registries: view
+            .service_registries
+            .values()
+            .chain(view.unserved_registries.values())
+            .filter_map(|object| object.metadata.uid.clone())
+            .collect(),
         names: names(views, registry),
     };
     drop(view);

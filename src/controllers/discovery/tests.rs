@@ -17,6 +17,7 @@ use crate::api::discovered::DISCOVERED_BY;
 use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
 use crate::cluster::convert::{self, NamespaceView};
 use crate::cluster::fake_api::FakeApi;
+use crate::cluster::reach::{Limits, Reach};
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
@@ -183,6 +184,33 @@ fn names_count_only_while_all_are_known_and_silence_concludes_nothing() {
     let sight = observe::observe(&views, "main").unwrap();
     let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
     assert_eq!((sight.is_whole(), status.condition.reason), (false, Reason::ClusterUnavailable));
+}
+
+#[test]
+fn what_another_release_holds_is_left_to_its_discovery() {
+    for (is_limited, holder, acts) in [
+        (true, Some("team-a"), true),
+        (true, Some("team-b"), false),
+        (true, None, false),
+        (false, Some("team-a"), true),
+        (false, None, true),
+    ] {
+        let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}}));
+        let mut view = views.cluster();
+        view.set_reach(Reach {
+            release: Some("team-a".into()),
+            limits: is_limited.then(Limits::default),
+            ..Reach::default()
+        });
+        Kind::ALL.into_iter().for_each(|kind| {
+            view.set_synced(kind);
+        });
+        let mut object = view.service_registries["main"].as_ref().clone();
+        object.status = serde_json::from_value(json!({"holder": holder})).unwrap();
+        view.service_registries.insert("main".into(), Arc::new(object));
+        drop(view);
+        assert_eq!(observe::observe(&views, "main").is_some(), acts, "{is_limited} {holder:?}");
+    }
 }
 
 /// A RegisteredService that somebody labelled, which the view shows.

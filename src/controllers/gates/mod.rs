@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use twinspan_core::Timestamp;
 use twinspan_core::model::{ObjectKey, PodView, REGISTERED_TIMEOUT_ANNOTATION};
-use twinspan_core::plan::gate::{Decision, Passed, decide};
+use twinspan_core::plan::gate::{Decision, Passed, Verdict, decide};
 
 use self::memory::Memory;
 use crate::cluster::ClusterError;
@@ -40,6 +40,9 @@ const BACKOFF_CAP: Duration = Duration::from_secs(60);
 const WARNING_PACE: Duration = Duration::from_secs(60);
 /// Looks before somebody else has a turn.
 const LOOKS_IN_A_ROW: usize = 100;
+
+/// The word of a RegisteredService of ours that has the record of a pod.
+const REGISTERED: Option<Verdict> = Some(Verdict::Pass(Passed::Registered));
 
 /// Opens readiness gates.
 #[derive(Debug)]
@@ -121,7 +124,7 @@ impl Controller {
             self.term = term;
         }
         let view = self.views.cluster();
-        if term.is_none() || !view.unsynced().is_empty() {
+        if term.is_none() || !view.is_complete_somewhere() {
             // Everything is looked at once the view is complete, and once this process leads.
             return;
         }
@@ -145,13 +148,17 @@ impl Controller {
                 self.memory.forget(key);
                 return None;
             };
-            let unsure = selection::is_unsure(&view, self.views.env.now()).then_some(None);
+            let unsure = selection::is_unsure(&view, &pod.namespace, self.views.env.now()).then_some(None);
             let about = |service| {
                 let object = view.registered_services.get(service)?;
                 let meta = &object.metadata;
                 self.views.gates.about(service, meta.uid.as_deref(), meta.generation, pod)
             };
-            let says: Vec<_> = selection::of_pod(&view, pod).map(about).chain(unsure).collect();
+            let mut says: Vec<_> = selection::of_pod(&view, pod).map(about).chain(unsure).collect();
+            // Its own release opens it; where both have the pod, each would wait for the other.
+            if !says.contains(&REGISTERED) && selection::is_anothers(&view, pod) {
+                says.push(None);
+            }
             (pod.clone(), Box::<str>::from(version), says)
         };
         let gate = pod.gate.as_deref()?;

@@ -18,7 +18,8 @@ use super::*;
 use crate::api::{RegisteredService, Stored};
 use crate::cluster::fake_api::{FakeApi, Received};
 use crate::cluster::kinds::Watched;
-use crate::cluster::view::Kind;
+use crate::cluster::reach::Reach;
+use crate::cluster::view::{ClusterEvent, Kind};
 use crate::env::Env;
 use crate::leadership::Leadership;
 
@@ -190,6 +191,35 @@ async fn a_pod_that_none_selects_passes_and_labels_count_before_slices() {
     bench.service("else", &json!({"app": "echo"}));
     bench.pod("b", &json!({}));
     assert_eq!(bench.opened().await, ["b NotSelected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_another_release_is_left_to_that_one() {
+    let bench = bench();
+    for served in [false, true] {
+        bench.views.cluster().set_reach(Reach {
+            release: Some("team-a".into()),
+            registries: [if served { "main" } else { "mine" }.to_owned()].into(),
+            ..Reach::default()
+        });
+        Kind::ALL.into_iter().for_each(|kind| {
+            bench.views.cluster().set_synced(kind);
+        });
+        bench.register("echo", "echo");
+        bench.pod("a", &json!({}));
+        bench.views.gates.look_everywhere();
+        assert_eq!(bench.opened().await, NONE, "{served}: no pass has judged it");
+    }
+    // It counts beside one of ours as long as ours has no record.
+    bench.says("echo", &[("a", Verdict::Pass(Passed::Suspended))]);
+    bench.views.cluster().served_elsewhere.insert(key("theirs"), key("echo"));
+    bench.views.gates.look_in("shop");
+    assert_eq!(bench.opened().await, NONE);
+    bench.says("echo", &[("a", REGISTERED)]);
+    assert_eq!(bench.opened().await, ["a Registered"]);
+    bench.pod("b", &json!({}));
+    let events = <Stored<RegisteredService> as Watched>::remove(&mut bench.views.cluster(), &key("theirs"));
+    assert!(events.contains(&ClusterEvent::Selects("shop".into())), "the pods are looked at again");
 }
 
 #[tokio::test(start_paused = true)]

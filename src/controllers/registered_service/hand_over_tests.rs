@@ -1,15 +1,19 @@
 //! A RegisteredService that a person wrote takes over what a discovered one has: put before withdraw, on both sides.
+//! Another release takes over what refers to its ServiceRegistry, or lies in its namespaces.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use twinspan_core::model::{RawRecord, ServiceKey};
 
-use super::bench::{Bench, SERVICES, bench, settle};
-use crate::api::{RegisteredService, Stored};
+use super::bench::{Bench, SERVICES, SLICES, bench, settle};
+use crate::api::{APPROVE_WITHDRAWAL, RegisteredService, ServiceRegistry, ServiceRegistryStatus, Stored};
 use crate::cluster::kinds::Watched;
-use crate::cluster::view::ClusterEvent;
+use crate::cluster::reach::{Limits, Reach};
+use crate::cluster::view::{ClusterEvent, Kind};
+use crate::controllers::queue::Action;
 
 const RECORD: &str = "p/echo/10.0.0.1:80";
 const SERVER: &str = "192.0.2.7";
@@ -226,4 +230,109 @@ async fn a_service_that_was_created_for_a_discovered_one_becomes_that_of_the_han
     shows_with(&bench, "found", 1, &json!({"twinspan.dev/discovered-by": ""}), &spec("rpc"));
     pass(&bench, "found").await;
     assert_eq!(bench.api.take(SERVICES).len(), 0);
+}
+
+/// The release team-a, with these namespaces in namespaced mode.
+fn of_release(bench: &Bench, namespaces: &[&str]) {
+    let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
+    let limits = Limits { namespaces, cluster_id: "c1".into(), ..Limits::default() };
+    let mut view = bench.controller.views.cluster();
+    view.set_reach(Reach { release: Some("team-a".into()), limits: Some(limits), ..Reach::default() });
+    for kind in Kind::ALL {
+        for part in view.reach().parts(kind) {
+            view.watching.set_listed(kind, &part);
+        }
+    }
+}
+
+/// The watch shows another ServiceRegistry than before.
+fn changes_registry(bench: &Bench, name: &str, change: impl FnOnce(&mut ServiceRegistry)) {
+    let mut view = bench.controller.views.cluster();
+    change(Arc::make_mut(view.service_registries.get_mut(name).unwrap()));
+}
+
+fn held_by(bench: &Bench, name: &str, holder: &str) {
+    let status = ServiceRegistryStatus { holder: Some(holder.to_owned()), ..ServiceRegistryStatus::default() };
+    changes_registry(bench, name, |object| object.status = Some(status));
+}
+
+/// `shop/echo` has a record and a slice in `main`, which this release holds; another one holds `other`.
+async fn exported_by_team_a() -> Bench {
+    let mut bench = bench(&["main", "other"]).await;
+    of_release(&bench, &["shop"]);
+    held_by(&bench, "main", "team-a");
+    held_by(&bench, "other", "team-b");
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    assert!(bench.keys("main").contains(&RECORD.to_owned()));
+    bench.api.take(SLICES);
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_moves_to_a_registry_of_another_release_is_withdrawn_and_its_slices_stay() {
+    let bench = exported_by_team_a().await;
+    bench.register(&json!({"registryRef": {"name": "other"}}));
+    assert_eq!(bench.pass().await.action, Action::Forget);
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);
+    assert!(bench.keys("other").is_empty());
+    assert_eq!(bench.api.take(SLICES), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_precedes_the_end_of_a_session_withdraws_nothing_that_is_handed_over() {
+    let bench = exported_by_team_a().await;
+    held_by(&bench, "main", "team-b");
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD, "p/echo/192.0.2.7:9000"]);
+    assert_eq!(bench.api.take(SLICES), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_exported_for_a_namespace_that_is_not_looked_at_any_more_stays_until_a_person_lets_it_go() {
+    let bench = exported_by_team_a().await;
+    let bench = bench.restarted(0).await;
+    of_release(&bench, &["pay"]);
+    held_by(&bench, "main", "team-a");
+    {
+        let mut view = bench.controller.views.cluster();
+        <Stored<RegisteredService> as Watched>::remove(&mut view, &key("echo"));
+    }
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD, "p/echo/192.0.2.7:9000"]);
+    let lets_go = [(APPROVE_WITHDRAWAL.to_owned(), "other, shop".to_owned())];
+    changes_registry(&bench, "main", |object| object.metadata.annotations = Some(lets_go.into()));
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_listed_or_silent_keeps_no_other_waiting() {
+    let mut bench = bench(&["main"]).await;
+    of_release(&bench, &["shop", "pay"]);
+    let now = bench.controller.views.env.now();
+    {
+        let mut view = bench.controller.views.cluster();
+        let reach = view.reach().clone();
+        view.set_reach(reach);
+        for kind in Kind::ALL {
+            for part in view.reach().parts(kind).into_iter().filter(|part| part != "pay") {
+                view.watching.set_listed(kind, &part);
+                view.watching.heard(kind, &part, now);
+                view.watching.heard(kind, "pay", now - jiff::SignedDuration::from_secs(100));
+            }
+        }
+    }
+    held_by(&bench, "main", "team-a");
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD, "p/echo/10.0.0.2:80"]);
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD]);
+    bench.controller.views.cluster().watching.heard(Kind::Pod, "shop", now - jiff::SignedDuration::from_secs(100));
+    bench.ready(&["10.0.0.3"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [RECORD, "p/echo/10.0.0.3:80"], "its own silence counts");
 }

@@ -32,27 +32,28 @@ thread_local! {
     pub static OBSERVATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete, and
-/// where another release serves its registry, or may serve it and told of it first.
+/// Observes one RegisteredService for a pass in this term; `None` while the view of its namespace is not complete, and
+/// where another release may serve its registry, and told of it first. One whose ServiceRegistry another release holds
+/// is gone for this release: what it has elsewhere is withdrawn, and its slices are the other's.
 pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term: Option<Term>) -> Option<Observed> {
     let view = views.cluster();
-    if !view.unsynced().is_empty() {
+    if !view.is_complete_in(&key.namespace) {
         return None;
     }
     #[cfg(test)]
     OBSERVATIONS.set(OBSERVATIONS.get() + 1);
     // One that waits for a finalizer is gone, as for the built-in controllers: nothing is made for it any more.
     let found = view.registered_services.get(key).filter(|_| view.stays(key)).cloned();
+    let is_held = |object: &Arc<RegisteredService>| view.is_held_elsewhere(object);
+    let (held, found) = if found.as_ref().is_some_and(is_held) { (found, None) } else { (None, found) };
     let unreadable = view.unreadable_services.get(key).filter(|_| found.is_some()).cloned();
     let uid = found.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
-    if found.as_ref().is_some_and(|object| view.is_held_elsewhere(object)) {
-        return None;
-    }
     let (nameless, object) = if view.is_nameless(key) { (found, None) } else { (None, found) };
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
     let registry = registry.filter(|registry| registry.metadata.deletion_timestamp.is_none());
     let last = checkpoints.get(key);
-    let strays = strays(&view, key, last.as_ref(), &uid, views.env.now());
+    let is_anothers = held.is_some() || view.served_elsewhere.contains_key(key);
+    let strays = if is_anothers { Strays::default() } else { strays(&view, key, last.as_ref(), &uid, views.env.now()) };
     let mut checkpoint = checkpoint(last, object.is_some(), &uid);
     checkpoint.strays_since = strays.since;
     let before = checkpoint.found.as_ref().filter(|found| found.term == term && term.is_some()).cloned();
@@ -99,7 +100,9 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         checkpoint,
     };
     observed.creators = creators(&view, &observed.facts.cluster);
-    read_registries(views, &view, &mut observed);
+    // The records in a session that is about to end are left to the release that takes over.
+    let handed_over = held.as_ref().map(|object| object.spec.registry_ref.name.as_str());
+    read_registries(views, &view, handed_over, &mut observed);
     for registry in &observed.facts.former {
         // The ServiceRegistry of that name may be another one by now, and one that waits for a finalizer is gone.
         let found =
@@ -153,9 +156,6 @@ const STRAYS_WAIT: SignedDuration = SignedDuration::from_secs(30);
 
 fn strays(view: &ClusterView, key: &ServiceKey, last: Option<&Checkpoint>, uid: &str, now: Timestamp) -> Strays {
     let mut strays = Strays::default();
-    if view.served_elsewhere.contains(key) {
-        return strays;
-    }
     let since = last.and_then(|last| last.strays_since).unwrap_or(now);
     for slice in view.slices.of_keeper(key) {
         let owner = slice.owner_uid.as_deref();
@@ -183,15 +183,15 @@ fn cluster_facts(
     has_outer: bool,
     now: Timestamp,
 ) -> ClusterFacts {
-    let silent = view.silent(now);
+    let is_silent = |kind| view.is_silent_in(kind, &key.namespace, now);
     let owned = view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours());
     let mut facts = ClusterFacts {
         silent: Silent {
-            specs: silent.contains(&Kind::RegisteredService),
-            endpoints: silent.contains(&Kind::EndpointSlice) || silent.contains(&Kind::Pod),
-            slices: silent.contains(&Kind::EndpointSlice),
-            outer: has_outer && (silent.contains(&Kind::Node) || silent.contains(&Kind::Service)),
-            services: silent.contains(&Kind::Service),
+            specs: is_silent(Kind::RegisteredService),
+            endpoints: is_silent(Kind::EndpointSlice) || is_silent(Kind::Pod),
+            slices: is_silent(Kind::EndpointSlice),
+            outer: has_outer && (is_silent(Kind::Node) || is_silent(Kind::Service)),
+            services: is_silent(Kind::Service),
         },
         our_slices: owned.chain(strays.slices).collect(),
         strays_until: strays.until,
@@ -228,12 +228,15 @@ fn creators(view: &ClusterView, cluster: &ClusterFacts) -> BTreeMap<String, Prec
     owners.filter_map(creator).collect()
 }
 
-fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
+fn read_registries(views: &Views, view: &ClusterView, handed_over: Option<&str>, observed: &mut Observed) {
     let key = observed.facts.key.clone();
     let current = observed.object.as_ref().filter(|_| observed.registry.is_some());
     let current = current.and_then(|object| views.registries.get(&object.spec.registry_ref.name));
     let name = observed.object.as_ref().and_then(|object| RegistryName::new(object.registry_name()).ok());
-    for handle in views.registries.all() {
+    let mut handles = views.registries.all();
+    handles.retain(|handle| Some(handle.name.as_str()) != handed_over);
+    handles.retain(|handle| !view.is_out_of_sight(&handle.name, &key.namespace));
+    for handle in handles {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
         let is_home = current.as_ref().is_some_and(|current| have_one_keyspace(views, current, &handle));

@@ -147,6 +147,9 @@ fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Obser
         |addr: &&InstanceAddr| observed.checkpoint.planned.behind.get(*addr).is_some_and(|ips| ips.iter().any(lives));
     found.ready.extend(owned.iter().filter(led_to));
     if kept.is_some() {
+        if !view.reach().looks_at(&key.namespace) {
+            found.ready.extend(&owned);
+        }
         return Some(Vanished { hold: kept, ..found });
     }
     found.remaining = Some(view.staying_in(&handle.name).count());

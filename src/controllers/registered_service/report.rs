@@ -24,7 +24,7 @@ use super::places::SERVED_WITHIN;
 use super::status;
 use super::validate::Validation;
 use super::{dry_run, gates};
-use crate::api::{RegisteredService, held_since};
+use crate::api::RegisteredService;
 use crate::cluster::ClusterError;
 use crate::cluster::status_queue::{Object, Status};
 use crate::controllers::queue::{Action, PACE};
@@ -116,7 +116,7 @@ impl Controller {
     /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
-        let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
+        let restored = observed.registry.as_ref().and_then(|object| self.views.cluster().held_since(object));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| match self.views.guards.report(
             &handle.name,
             key,
@@ -133,8 +133,10 @@ impl Controller {
         }
         for name in plan.left_behind.keys() {
             let Some(term) = observed.facts.term else { break };
-            let object = self.views.cluster().service_registries.get(name).cloned();
-            let restored = object.and_then(|object| held_since(&object.status.as_ref()?.conditions));
+            let restored = {
+                let view = self.views.cluster();
+                view.service_registries.get(name).and_then(|object| view.held_since(object))
+            };
             self.views.guards.begin(name, term, restored, &self.views.env);
         }
         // A registry that is not fresh says nothing about what is left behind there.

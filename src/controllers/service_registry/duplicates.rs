@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::settings;
 use crate::api::ServiceRegistry;
+use crate::cluster::reach::Holding;
 use crate::cluster::view::ClusterView;
 use crate::registry::are_two_etcds;
 use crate::registry::handle::Identity;
@@ -70,6 +71,14 @@ pub(super) fn place(known: Known<'_>, object: &ServiceRegistry) -> Option<Place>
     }
 }
 
+/// The registry of a ServiceRegistry that another release serves, which tells its cluster ID in the status.
+fn place_of_another(known: Known<'_>, object: &ServiceRegistry) -> Option<Place> {
+    let told = object.status.as_ref().and_then(|status| status.cluster_id.as_deref());
+    let cluster_id = told.or_else(|| known.view.cluster_id_of(object))?;
+    let endpoints = object.spec.etcd.endpoints.clone();
+    Some(Place { identity: settings::identity_as(object, cluster_id), endpoints })
+}
+
 fn in_session(Running { settings, .. }: &Running) -> Place {
     Place { identity: settings.identity.clone(), endpoints: settings.connection.endpoints.clone() }
 }
@@ -89,7 +98,14 @@ pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Ve
     };
     let duplicate = |(name, other): (&String, &Arc<ServiceRegistry>)| {
         let runs = running.get(name);
-        let Place { identity: theirs, endpoints: addressed } = runs.map(in_session).or_else(|| place(known, other))?;
+        // No session of this release can ask their etcd.
+        let is_anothers =
+            view.unserved_registries.contains_key(name) || matches!(view.holding(other), Holding::Another(_));
+        let theirs = match is_anothers {
+            true => place_of_another(known, other),
+            false => runs.map(in_session).or_else(|| place(known, other)),
+        };
+        let Place { identity: theirs, endpoints: addressed } = theirs?;
         if age(other) >= age(object) || !same_keyspace(&ours, &theirs) {
             return None;
         }
@@ -99,13 +115,15 @@ pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Ve
             return older(true);
         }
         // A registry that is not connected counts with its last etcd, which has its records.
-        let their_last = runs.and_then(met).or_else(|| settings::last_known(other))?;
+        let their_last = runs.and_then(met).or_else(|| settings::last_known(other, view))?;
         let our_last = our_last.as_ref()?;
         if are_two_etcds(our_last.etcd, their_last.etcd) {
             return None;
         }
         match (&ours.fence_prefix, &theirs.fence_prefix) {
             (Some(a), Some(b)) if a == b && known_to_differ(our_last, &their_last) => return None,
+            // The incarnation is the one of this cluster ID, which both have: the same one, or one that is not told.
+            (Some(_), Some(_)) if is_anothers => return older(our_last.incarnation.is_some()),
             (Some(_), Some(_)) => {}
             _ => return older(true),
         }
@@ -116,7 +134,8 @@ pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Ve
         }
     };
     let stays = |(_, object): &(&String, &Arc<ServiceRegistry>)| object.metadata.deletion_timestamp.is_none();
-    view.service_registries.iter().filter(stays).filter_map(duplicate).collect()
+    let all = view.service_registries.iter().chain(&view.unserved_registries);
+    all.filter(stays).filter_map(duplicate).collect()
 }
 
 /// The registry that a session has met.
@@ -138,6 +157,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::conditions::Reason;
+    use crate::cluster::reach::{Limits, Reach};
 
     fn object(name: &str, created: &str, endpoint: &str, prefix: &str, etcd: Option<&str>) -> ServiceRegistry {
         let status = etcd.map_or(
@@ -163,6 +184,38 @@ mod tests {
         let (running, verdicts) = (BTreeMap::new(), Verdicts::new());
         let known = Known { view: &view, running: &running, last: last.as_ref(), verdicts: &verdicts };
         older_duplicates(known, &younger).first().map(|older| (older.name.clone(), older.proven))
+    }
+
+    /// The younger `a` is ours, and has met etcd 10; another release serves the older `z`.
+    fn beside_another_release(endpoint: &str, their: Option<&str>) -> bool {
+        let younger = object("a", "2026-01-02T00:00:00Z", "http://b:2379", "p", None);
+        let mut older = object("z", "2026-01-01T00:00:00Z", endpoint, "p", None);
+        older.spec.cluster_id = None;
+        let told = json!({"holder": "team-b", "clusterID": "c1", "etcd": their.map(|incarnation| {
+            json!({"clusterID": "a", "version": "3.6.0", "revisionAtLastSession": 7, "incarnation": incarnation})
+        })});
+        older.status = serde_json::from_value(told).unwrap();
+        let mut view = ClusterView::default();
+        view.set_reach(Reach {
+            release: Some("team-a".into()),
+            registries: ["a".to_owned()].into(),
+            limits: Some(Limits { cluster_id: "c1".into(), ..Limits::default() }),
+        });
+        view.service_registries.insert("a".into(), Arc::new(younger.clone()));
+        view.unserved_registries.insert("z".into(), Arc::new(older));
+        let settings = settings::session_settings(&younger, &view);
+        assert_eq!(settings.unwrap_err().reason, Reason::ClusterIDInUse);
+        let last = LastEtcd { endpoints: younger.spec.etcd.endpoints.clone(), etcd: 10 };
+        let (running, verdicts) = (BTreeMap::new(), Verdicts::new());
+        let known = Known { view: &view, running: &running, last: Some(&last), verdicts: &verdicts };
+        !older_duplicates(known, &younger).is_empty()
+    }
+
+    #[test]
+    fn one_that_another_release_serves_counts_with_what_its_status_tells() {
+        assert!(beside_another_release("http://b:2379", None), "the same endpoint");
+        assert!(!beside_another_release("http://a:2379", None), "its etcd is not known");
+        assert!(beside_another_release("http://a:2379", Some("i")));
     }
 
     #[test]

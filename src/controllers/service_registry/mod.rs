@@ -3,8 +3,8 @@
 //! - [`sessions`]: starts and ends sessions; [`upkeep`]: the tasks besides each; [`draining`]: those whose
 //!   ServiceRegistry is gone; [`settings`]: the settings of each.
 //! - [`duplicates`]: ServiceRegistries that are the same registry; [`comparisons`]: how that is found out.
-//! - [`status`]: the status and its Events; [`reports`]: the reports that are due; [`line`]: the line of the status
-//!   page.
+//! - [`status`]: the status and its Events; [`unseen`]: a part of it; [`reports`]: the reports that are due;
+//!   [`line`]: the line of the status page.
 //!
 //! Owns the order of commands. Refuses to know records.
 
@@ -16,6 +16,7 @@ mod reports;
 mod sessions;
 pub mod settings;
 mod status;
+mod unseen;
 mod upkeep;
 
 use tokio::sync::mpsc;

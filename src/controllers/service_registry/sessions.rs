@@ -156,7 +156,8 @@ impl Sessions {
             self.judged.insert(name.to_owned(), etcd);
         }
         self.reconcile_one(name);
-        let rejected = self.rejections.iter().filter(|(_, rejection)| rejection.reason == Reason::Conflict);
+        let by_another = |reason| matches!(reason, Reason::Conflict | Reason::ClusterIDInUse);
+        let rejected = self.rejections.iter().filter(|(_, rejection)| by_another(rejection.reason));
         let mut others: BTreeSet<String> = rejected.map(|(other, _)| other.clone()).collect();
         {
             let running = self.views.registries.running();
@@ -182,7 +183,7 @@ impl Sessions {
             if !settings::are_known(&view, object.as_deref()) {
                 return;
             }
-            let holding = object.as_ref().map(|object| view.reach().holding(object));
+            let holding = object.as_ref().map(|object| view.holding(object));
             // In namespaced mode nothing but the status shows that no other release has it.
             let holding = holding.filter(|holding| *holding != Holding::Unclaimed || view.reach().is_limited());
             let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
@@ -267,7 +268,12 @@ impl Sessions {
 
     fn run_session(&mut self, name: &str, object: &ServiceRegistry, settings: SessionSettings) {
         let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_EPOCH)).cloned();
-        let refused = object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        let (refused, known, former_ttls) = {
+            let view = self.views.cluster();
+            let status = view.own_status(object);
+            let former_ttls = status.map(|status| status.lease_ttls.clone()).unwrap_or_default();
+            (status.and_then(|it| it.epoch_in_use.clone()), settings::last_known(object, &view), former_ttls)
+        };
         let asks_for_all = object.spec.discovery.as_ref().is_some_and(|discovery| discovery.import.is_some());
         let set_up = |handle: &RegistryHandle| {
             handle.asked.ask_for_all(asks_for_all);
@@ -311,8 +317,7 @@ impl Sessions {
                 if !self.may_begin(name, &settings) {
                     return;
                 }
-                let (known, events) = (settings::last_known(object), self.events.clone());
-                let handle = RegistryHandle::new(name, &settings.identity, known, events);
+                let handle = RegistryHandle::new(name, &settings.identity, known, self.events.clone());
                 settings::last_scope(object).into_iter().for_each(|scope| handle.asked.set_scope(scope));
                 handle
             }
@@ -324,7 +329,7 @@ impl Sessions {
         {
             fence.succeed(&fence_before, settings.connection.endpoints.iter().any(|one| endpoints.contains(one)));
         }
-        handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
+        handle.set_former_ttls(&former_ttls);
         let running = self.begin(handle, settings);
         self.judged.remove(name);
         self.views.registries.running().insert(name.to_owned(), running);

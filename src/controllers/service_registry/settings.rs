@@ -38,6 +38,7 @@ pub fn are_known(view: &ClusterView, object: Option<&ServiceRegistry>) -> bool {
 /// The [`Rejection`] that its status has to tell.
 pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<SessionSettings, Rejection> {
     let identity = identity(object, view)?;
+    sole_cluster_id(view)?;
     let etcd = object.spec.etcd.clone();
     Ok(SessionSettings { identity, connection: connection(&etcd, view)?, etcd })
 }
@@ -64,7 +65,6 @@ pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity
         return Err(Rejection::new(Reason::NotSupported, unreadable.message()));
     }
     let spec = &object.spec;
-    let layout = spec.layout();
     if let (Some(limits), Some(id)) = (&view.reach().limits, &spec.cluster_id)
         && *id != limits.cluster_id
     {
@@ -75,29 +75,53 @@ pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity
         );
         return Err(Rejection::new(Reason::NotSupported, message));
     }
-    let cluster_id = match (&spec.cluster_id, view.cluster_id()) {
-        (Some(id), _) => id.clone(),
-        (None, Some(uid)) => uid.to_owned(),
-        (None, None) => {
-            return Err(Rejection::new(
-                Reason::ClusterIDUnknown,
-                "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID",
-            ));
-        }
+    let Some(cluster_id) = view.cluster_id_of(object) else {
+        return Err(Rejection::new(
+            Reason::ClusterIDUnknown,
+            "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID",
+        ));
     };
-    Ok(Identity {
-        uid: object.metadata.uid.clone().unwrap_or_default(),
-        cluster_id,
-        layout,
-        ttl_seconds: spec.lease.ttl_seconds.into(),
-        fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
-    })
+    Ok(identity_as(object, cluster_id))
 }
 
-/// The registry that an earlier process met, from the status.
-pub fn last_known(object: &ServiceRegistry) -> Option<LastKnown> {
+/// The identity of a registry with this cluster ID.
+pub fn identity_as(object: &ServiceRegistry, cluster_id: &str) -> Identity {
+    let spec = &object.spec;
+    Identity {
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        cluster_id: cluster_id.to_owned(),
+        layout: spec.layout(),
+        ttl_seconds: spec.lease.ttl_seconds.into(),
+        fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
+    }
+}
+
+/// Refuses a cluster ID of a release in namespaced mode that another release has: each would take the records of the
+/// other for its own. Only a status shows it, and the one that wrote it first goes on.
+///
+/// # Errors
+/// The [`Rejection`] that the status has to tell.
+pub fn sole_cluster_id(view: &ClusterView) -> Result<(), Rejection> {
+    let (Some(limits), ours) = (&view.reach().limits, &view.reach().release) else { return Ok(()) };
+    let all = view.service_registries.iter().chain(&view.unserved_registries);
+    let another = all.filter_map(|(name, object)| {
+        let status = object.status.as_ref()?;
+        let holder = status.holder.as_ref().filter(|holder| Some(*holder) != ours.as_ref())?;
+        (status.cluster_id.as_ref() == Some(&limits.cluster_id)).then_some((name, holder))
+    });
+    let Some((name, holder)) = { another }.next() else { return Ok(()) };
+    let message = format!(
+        "the release in namespace {holder} has the cluster ID {} too, for ServiceRegistry {name}; give this release one of its own \
+         (namespaced.clusterID of the chart, --cluster-id)",
+        limits.cluster_id
+    );
+    Err(Rejection::new(Reason::ClusterIDInUse, message))
+}
+
+/// The registry that an earlier process met, from its status.
+pub fn last_known(object: &ServiceRegistry, view: &ClusterView) -> Option<LastKnown> {
     let (etcd, revision) = object.last_etcd()?;
-    let status = object.status.as_ref()?;
+    let status = view.own_status(object)?;
     let described = status.etcd.as_ref()?;
     let epoch = described.epoch.and_then(|epoch| u64::try_from(epoch).ok());
     let unsettled = status.returned_as.map(|returned| match returned {
@@ -157,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::convert::{NamespaceView, SecretView};
+    use crate::cluster::reach::Reach;
 
     fn view() -> ClusterView {
         let mut view = ClusterView::default();
@@ -213,6 +238,22 @@ mod tests {
             assert_eq!(problem.reason, reason);
             assert!(problem.message.contains(names), "{}", problem.message);
         }
+    }
+
+    #[test]
+    fn a_reader_takes_the_cluster_id_that_the_holder_tells() {
+        let object = |spec: Option<&str>, holder: Option<&str>| -> ServiceRegistry {
+            let spec = json!({"etcd": {"endpoints": ["http://10.0.0.1:2379"]}, "format": "Kitex", "allowed": [], "clusterID": spec});
+            let status = json!({"holder": holder, "clusterID": "team-a"});
+            serde_json::from_value(json!({"metadata": {"name": "main"}, "spec": spec, "status": status})).unwrap()
+        };
+        let of = |view: &ClusterView, object| session_settings(&object, view).unwrap().identity.cluster_id;
+        assert_eq!(of(&view(), object(None, Some("team-a"))), "team-a");
+        assert_eq!(of(&view(), object(Some("c1"), Some("team-a"))), "c1");
+        assert_eq!(of(&view(), object(None, None)), "uid-of-the-cluster");
+        let mut release = view();
+        release.set_reach(Reach { release: Some("twinspan".into()), ..Reach::default() });
+        assert_eq!(of(&release, object(None, Some("team-a"))), "uid-of-the-cluster", "it takes over");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::api::conditions::{
 };
 use crate::api::{
     APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, RecordScope, ReturnedAs, ServiceRegistry,
-    ServiceRegistryStatus, held_since,
+    ServiceRegistryStatus,
 };
 use crate::cluster::events::{self, About, Note};
 use crate::cluster::reach::Holding;
@@ -39,10 +39,6 @@ const RESUMES: Duration = Duration::from_secs(10);
 /// The maximum of TTLs in the status.
 const MAX_TTLS: usize = 16;
 
-/// The message of Ready while nothing tells an address of a Service from others.
-const NO_SERVICE_RANGE: &str = "no range of Services is known: this API server has no ServiceCIDRs, and no Service has a ClusterIP; a record may \
-                                be imported whose address a Service gets later. Set serviceCIDRs of the chart (--service-cidrs)";
-
 /// The facts that an Event told last about each ServiceRegistry.
 #[derive(Debug, Default)]
 pub struct Told {
@@ -51,6 +47,8 @@ pub struct Told {
     connections: BTreeMap<String, (String, String)>,
     /// The message about one that this version cannot read.
     refusals: BTreeMap<String, Option<String>>,
+    /// The message about namespaces out of sight, which the log has.
+    pub(super) out_of_sight: BTreeMap<String, String>,
     /// The status that was handed over last. An API server that drops a field never has it.
     statuses: BTreeMap<String, ServiceRegistryStatus>,
 }
@@ -74,13 +72,14 @@ impl Reporter {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else {
             told.connections.remove(name);
             told.refusals.remove(name);
+            told.out_of_sight.remove(name);
             told.statuses.remove(name);
             self.writers.statuses.forget(&status_of);
             self.writers.board.remove_registry(name);
             return;
         };
-        let reach = self.views.cluster().reach().clone();
-        if matches!(reach.holding(&object), Holding::Another(_)) {
+        let holding = self.views.cluster().holding(&object);
+        if matches!(holding, Holding::Another(_)) {
             // Its release tells its state.
             self.writers.statuses.forget(&status_of);
             self.writers.board.remove_registry(name);
@@ -91,10 +90,15 @@ impl Reporter {
         let shown = object.status.clone().unwrap_or_default();
         // The status that waits to be written is newer than the one that the API server has.
         let waiting = self.writers.statuses.latest_of_registry(&object);
-        let known = waiting.as_ref().unwrap_or(&shown);
+        let shown_as_ours = match self.views.cluster().own_status(&object) {
+            Some(ours) => ours.clone(),
+            None => ServiceRegistryStatus { conditions: shown.conditions.clone(), ..ServiceRegistryStatus::default() },
+        };
+        let known = waiting.as_ref().unwrap_or(&shown_as_ours);
         let mut status = self.desired(&object, known, handle.as_deref(), rejection);
         self.writers.metrics.set_ready(name, find_true(&status.conditions, READY).is_some());
         self.publish_events(&object, &shown, &status, told);
+        self.tell_out_of_sight(name, handle.as_deref(), told);
         self.show(&object, &status, handle.as_deref());
         // An audit alone is no reason to write.
         let last = told.statuses.get(name);
@@ -132,7 +136,8 @@ impl Reporter {
             guards.forget(name);
             return;
         };
-        guards.begin(name, term, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
+        let held_since = self.views.cluster().held_since(&object);
+        guards.begin(name, term, held_since, env);
         let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
         match approval.map(|hash| guards.approve(name, hash, env)) {
             Some(Approval::Released) => self.views.registries.get(name).iter().for_each(|handle| handle.requeue_all()),
@@ -178,8 +183,9 @@ impl Reporter {
         let before = find_true(&known.conditions, DELETIONS_HELD).filter(|_| resumes);
         let held = before.map_or_else(|| held(guard.as_ref()), goes_on);
         let [mut ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
-        if ready.status == ConditionStatus::True && self.views.cluster().knows_no_service_range() {
-            ready.message = NO_SERVICE_RANGE.to_owned();
+        if ready.status == ConditionStatus::True {
+            let message = self.out_of_sight(name, handle).or_else(|| self.without_service_range());
+            ready.message = message.unwrap_or(ready.message);
         }
         let unreadable = self.views.cluster().unreadable_registries.get(name).cloned();
         if let Some(unreadable) = unreadable {

@@ -49,22 +49,36 @@ pub struct AlertedStream {
     stream: TlsStream<TcpStream>,
     alert: Alert,
     accepted: bool,
+    /// The error of a write, until the reason is read.
+    failed: Option<io::Error>,
 }
 
 impl AlertedStream {
     pub fn new(stream: TlsStream<TcpStream>, alert: Alert) -> Self {
-        Self { stream, alert, accepted: false }
+        Self { stream, alert, accepted: false, failed: None }
     }
 
-    /// Looks for an alert that waits unread while the connection takes no more data.
-    fn look<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let Poll::Ready(Err(error)) = &written else { return written };
-        self.alert.note(error);
+    /// Writes, and looks for an alert that waits unread once the connection takes no more data. The end of the
+    /// connection is readable by then, but the runtime may learn so a moment later: the error waits for it.
+    fn write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.failed.is_none() {
+            match ready!(write(Pin::new(&mut self.stream), cx)) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(error) => {
+                    self.alert.note(&error);
+                    self.failed = Some(error);
+                }
+            }
+        }
         let mut byte = [0];
-        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte))) {
             self.alert.note(&error);
         }
-        written
+        Poll::Ready(Err(self.failed.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
     }
 }
 
@@ -87,8 +101,7 @@ impl AsyncRead for AlertedStream {
 
 impl AsyncWrite for AlertedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.look(cx, written)
+        self.write(cx, |stream, cx| stream.poll_write(cx, data))
     }
 
     fn poll_write_vectored(
@@ -96,8 +109,7 @@ impl AsyncWrite for AlertedStream {
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
-        self.look(cx, written)
+        self.write(cx, |stream, cx| stream.poll_write_vectored(cx, data))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -105,12 +117,10 @@ impl AsyncWrite for AlertedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.look(cx, flushed)
+        self.write(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.look(cx, shut)
+        self.write(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 }

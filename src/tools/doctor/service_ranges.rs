@@ -2,6 +2,9 @@
 //!
 //! Owns the advice. Refuses to know the running operator's settings: it has those of this command.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -22,7 +25,7 @@ pub(super) async fn examine(request: &Request<'_>) -> Vec<Finding> {
     let (client, mut findings) = (&request.client, Findings::about(CLUSTER));
     match client.list_api_group_resources("networking.k8s.io/v1").await {
         Ok(group) if group.resources.iter().any(|resource| resource.name == "servicecidrs") => {}
-        Ok(_) => match uses_cluster_ips(client).await {
+        Ok(_) => match families_in_use(client).await {
             Ok(in_use) => {
                 let (level, text) = without_service_cidrs(&request.networks, in_use);
                 findings.add(level, text);
@@ -37,48 +40,56 @@ pub(super) async fn examine(request: &Request<'_>) -> Vec<Finding> {
     findings.all
 }
 
-/// Whether a Service has a ClusterIP; `None` where this account may not list Services.
-async fn uses_cluster_ips(client: &Client) -> kube::Result<Option<bool>> {
+/// The IP families in which a Service has a ClusterIP; `None` where this account may not list Services.
+async fn families_in_use(client: &Client) -> kube::Result<Option<BTreeSet<&'static str>>> {
     if !rbac::may(client, "list", "", "services", "").await? {
         return Ok(None);
     }
     let api: Api<Service> = Api::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE);
+    let (mut params, mut families) = (ListParams::default().limit(PAGE), BTreeSet::new());
     for _ in 0..PAGES {
         let page = api.list(&params).await?;
-        if page.items.iter().any(has_cluster_ip) {
-            return Ok(Some(true));
-        }
+        families.extend(page.items.iter().flat_map(cluster_ips).map(|ip| family(&ip)));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => break,
         }
     }
-    Ok(Some(false))
+    Ok(Some(families))
 }
 
-fn has_cluster_ip(service: &Service) -> bool {
-    let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
-    ip.is_some_and(|ip| !ip.is_empty() && ip != "None")
+fn family(ip: &IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-fn without_service_cidrs(named: &NamedNetworks, in_use: Option<bool>) -> (Level, String) {
+/// None where the Service is headless.
+fn cluster_ips(service: &Service) -> Vec<IpAddr> {
+    let spec = service.spec.as_ref();
+    let ips = spec.into_iter().flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
+    ips.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+fn without_service_cidrs(named: &NamedNetworks, in_use: Option<BTreeSet<&'static str>>) -> (Level, String) {
     let none = "this API server has no ServiceCIDRs";
     let set = "serviceCIDRs of the chart (--service-cidrs) adds the ranges";
-    match in_use {
-        _ if !named.services.is_empty() => (
-            Level::Ok,
-            format!("{none}: addresses of Services are known by the ranges that are set, and by ClusterIPs in use"),
-        ),
-        Some(true) => (Level::Ok, format!("{none}: addresses of Services are known by ClusterIPs in use; {set}")),
-        Some(false) => (
-            Level::Warn,
-            format!(
-                "{none}, and no Service has a ClusterIP: a record may be imported whose address a Service gets later; {set}"
-            ),
-        ),
-        None => (Level::Warn, not_seen("whether Services have ClusterIPs")),
+    let Some(mut families) = in_use else {
+        return (Level::Warn, not_seen("whether Services have ClusterIPs"));
+    };
+    if families.is_empty() && named.services.is_empty() {
+        families = ["IPv4", "IPv6"].into();
     }
+    families.retain(|lacking| !named.services.iter().any(|net| family(&net.range().0) == *lacking));
+    if families.is_empty() {
+        let text =
+            format!("{none}: addresses of Services are known by the ranges that are set, and by ClusterIPs in use");
+        return (Level::Ok, text);
+    }
+    let families = families.into_iter().collect::<Vec<_>>().join(" and ");
+    let text = format!(
+        "{none}, and no range of {families} ClusterIPs is set: the addresses that Services have now are refused, and a record may be \
+         imported whose address a Service gets later; {set}"
+    );
+    (Level::Warn, text)
 }
 
 #[cfg(test)]
@@ -92,9 +103,11 @@ mod tests {
     fn a_range_that_nothing_shows_is_told() {
         let named = NamedNetworks { services: vec![Cidr::parse("10.96.0.0/16").unwrap()] };
         for (networks, in_use, level, says) in [
-            (&named, Some(false), Level::Ok, "the ranges that are set"),
-            (&NamedNetworks::default(), Some(true), Level::Ok, "ClusterIPs in use; serviceCIDRs"),
-            (&NamedNetworks::default(), Some(false), Level::Warn, "no Service has a ClusterIP"),
+            (&named, Some([].into()), Level::Ok, "the ranges that are set"),
+            (&named, Some(["IPv4"].into()), Level::Ok, "the ranges that are set"),
+            (&named, Some(["IPv4", "IPv6"].into()), Level::Warn, "no range of IPv6 ClusterIPs"),
+            (&NamedNetworks::default(), Some(["IPv4"].into()), Level::Warn, "no range of IPv4 ClusterIPs"),
+            (&NamedNetworks::default(), Some([].into()), Level::Warn, "no range of IPv4 and IPv6 ClusterIPs"),
             (&NamedNetworks::default(), None, Level::Warn, "was not looked at"),
         ] {
             let (found, text) = without_service_cidrs(networks, in_use);
@@ -104,9 +117,15 @@ mod tests {
 
     #[test]
     fn a_headless_service_has_no_cluster_ip() {
-        for (ip, has) in [("10.96.0.1", true), ("None", false), ("", false)] {
-            let service = serde_json::from_value(json!({"spec": {"clusterIP": ip}})).unwrap();
-            assert_eq!(has_cluster_ip(&service), has, "{ip:?}");
+        for (spec, families) in [
+            (json!({"clusterIP": "10.96.0.1"}), vec!["IPv4"]),
+            (json!({"clusterIP": "fd96::1", "clusterIPs": ["fd96::1", "10.96.0.1"]}), vec!["IPv4", "IPv6"]),
+            (json!({"clusterIP": "None", "clusterIPs": ["None"]}), vec![]),
+            (json!({"clusterIP": ""}), vec![]),
+        ] {
+            let service = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let found: BTreeSet<&str> = cluster_ips(&service).iter().map(family).collect();
+            assert_eq!(found.into_iter().collect::<Vec<_>>(), families, "{spec}");
         }
     }
 }

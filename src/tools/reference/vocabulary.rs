@@ -15,14 +15,14 @@ use crate::api::discovered::DISCOVERED_BY;
 use twinspan_core::model::WEIGHT_ANNOTATION;
 use twinspan_core::plan::discovery::refusals::Why;
 
-use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH, APPROVE_HOLDER};
+use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH, APPROVE_HOLDER, APPROVE_WITHDRAWAL};
 use crate::leadership::{REGISTRIES_ANNOTATION, VERSION_ANNOTATION};
 use crate::tools::explanation::meaning;
 
 /// Name, place and meaning of a word.
 type Word = (&'static str, &'static str, &'static str);
 
-const YOU_WRITE: [Word; 10] = [
+const YOU_WRITE: [Word; 11] = [
     (
         EXPORT_ANNOTATION,
         "annotation of a Service or a Namespace",
@@ -69,7 +69,12 @@ const YOU_WRITE: [Word; 10] = [
         APPROVE_HOLDER,
         "annotation of a ServiceRegistry",
         "The release that serves it from now on, by its namespace, where several releases run in one cluster. The one in `status.holder` \
-         stops.",
+         stops once its own name is no longer there.",
+    ),
+    (
+        APPROVE_WITHDRAWAL,
+        "annotation of a ServiceRegistry",
+        "Namespaces, separated by commas, that its release in namespaced mode no longer looks at: what it exported for them is withdrawn.",
     ),
 ];
 

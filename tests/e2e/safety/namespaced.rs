@@ -1,13 +1,13 @@
 //! Namespaced mode: two releases side by side, each with its namespace, its ServiceRegistry and no more of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 use twinspan_chart::chart;
 use twinspan_chart::helm::Helm;
@@ -27,6 +27,7 @@ async fn release(bed: &Bed, namespace: &str, watched: &str, registries: &str) ->
     let values = [
         "crds.install=false".to_owned(),
         "namespaced.enabled=true".to_owned(),
+        "discovery.enabled=true".to_owned(),
         format!("namespaced.namespaces={{{watched}}}"),
         format!("servedRegistries={{{registries}}}"),
         format!("namespaced.clusterID={namespace}"),
@@ -102,8 +103,34 @@ async fn two_releases_side_by_side(suite: Arc<Suite>) -> Result<()> {
 
     forbidden_addresses(&one, sides[1].1).await.context("addresses that the registry may not name")?;
 
+    // A mistake in its list takes the first release's namespace out of sight. Its records stay, and the status says so.
+    first.part().stop().await?;
+    let mistaken = release(&bed, "team-a", &two.name, &one.name).await?;
+    mistaken.ready().await?;
+    eventually("the status names the namespace", SOON, || async {
+        let conditions = status(&one).await?.conditions;
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready").context("no Ready")?;
+        ensure!(
+            ready.status == "True" && ready.message.contains(&format!("does not look there: {}", one.name)),
+            "{ready:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    let kept = || async { one.records("echo").await };
+    holds("the records of a namespace out of sight", std::time::Duration::from_secs(5), kept).await?;
+    one.records_become("echo", &[sides[0].1, sides[0].2]).await?;
+    mistaken.part().stop().await?;
+    let first = release(&bed, "team-a", &one.name, &one.name).await?;
+    first.ready().await?;
+    one.records_become("echo", &[sides[0].1, sides[0].2]).await?;
+
     // The second release is told to serve the ServiceRegistry of the first one too. It touches neither that one nor
-    // what refers to it, until an administrator hands it over.
+    // what refers to it, until an administrator hands it over; nor does its discovery make anything for it.
+    two.headless("found").await?;
+    let discovery = json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}});
+    let patch = Patch::Merge(json!({"spec": {"discovery": discovery}}));
+    one.registries().patch(&one.name, &PatchParams::default(), &patch).await?;
     second.part().stop().await?;
     let second = release(&bed, "team-b", &two.name, &format!("{},{}", one.name, two.name)).await?;
     second.ready().await?;
@@ -116,7 +143,10 @@ async fn two_releases_side_by_side(suite: Arc<Suite>) -> Result<()> {
     .await?;
     let untouched = || async {
         let theirs = two.registered().get("theirs").await?;
-        Ok((theirs.resource_version(), status(&one).await?.holder, one.records("echo").await?))
+        let all =
+            two.registered().list(&ListParams::default()).await?.items.iter().map(ResourceExt::name_any).collect();
+        let all: BTreeSet<String> = all;
+        Ok((theirs.resource_version(), status(&one).await?.holder, one.records("echo").await?, all))
     };
     holds("what the first release serves", std::time::Duration::from_secs(5), untouched).await?;
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"twinspan.dev/approve-holder": "team-b"}}}));
@@ -127,6 +157,12 @@ async fn two_releases_side_by_side(suite: Arc<Suite>) -> Result<()> {
             (status.holder.as_deref(), status.cluster_id.as_deref()) == (Some("team-b"), Some("team-b")),
             "{status:?}"
         );
+        Ok(())
+    })
+    .await?;
+    eventually("its discovery does now", SOON, || async {
+        let found = two.registered().get_opt("found").await?.context("nothing is made for the Service found")?;
+        ensure!(found.spec.registry_ref.name == one.name, "{found:?}");
         Ok(())
     })
     .await?;
