@@ -7,6 +7,8 @@
 ARG RUST=1.95
 FROM rust:${RUST}-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev
+# The version of the Makefile.
+RUN cargo install --locked --version 0.7.7 cargo-auditable
 WORKDIR /build
 COPY . .
 ARG TWINSPAN_REVISION

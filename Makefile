@@ -3,10 +3,12 @@
 CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
+# The Dockerfile has it too.
+AUDITABLE_VERSION := 0.7.7
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-image setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-image setup-node setup-chaos setup-browser setup-release testbed parts parts-release auditable build crds manifests docs image release release-check demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint cargo-deny deny advisories clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +28,9 @@ setup-chaos: ## The same, with what breaks networks and clocks: nftables, libfak
 setup-browser: ## The same, with what looks at the status page: Chromium, and a font with Chinese characters
 	@dev/setup browser
 
+setup-release: ## The same, with what compiles and runs programs of the other architecture
+	@dev/setup release
+
 testbed: setup
 	@dev/parts/build controlplane >/dev/null
 	@dev/parts/build coredns >/dev/null
@@ -35,6 +40,14 @@ parts: testbed ## Build etcd, the control plane, CoreDNS, the Kitex programs, th
 	@dev/parts/build oracle >/dev/null
 	@dev/parts/build helm >/dev/null
 	@dev/parts/build prometheus >/dev/null
+
+parts-release: setup
+	@dev/parts/build registry >/dev/null
+	@dev/parts/build cosign >/dev/null
+
+# The tool that lists the crates in a program; dev/image looks for it here.
+auditable: setup-image
+	@test -x $(CACHE)/tools/bin/cargo-auditable || $(CARGO) install --quiet cargo-auditable --locked --version $(AUDITABLE_VERSION) --root $(CACHE)/tools
 
 build: setup ## Build the operator
 	$(CARGO) build
@@ -52,8 +65,22 @@ help-texts: ## Record the help of every command anew, under tests/help
 docs: setup ## Write the API reference of the Rust types into docs/api.md
 	$(CARGO) run --quiet -- crds --reference docs/api.md
 
-image: setup-image ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
+image: auditable ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
 	@$(CARGO) run --quiet -p twinspan-image -- archive
+
+# Programs of another architecture need a compiler; for one architecture nothing is installed.
+RELEASE_ARCHES := $(or $(ARCHES),amd64 arm64)
+RELEASE_SETUP := $(if $(word 2,$(RELEASE_ARCHES)),setup-release)
+
+release: auditable $(RELEASE_SETUP) ## Build and push a release: REGISTRY=host/path; options: ARCHES=amd64 KEY=cosign.key URL=https://… PLAIN_HTTP=1
+	@test -n "$(REGISTRY)" || { echo "say where to: make release REGISTRY=registry.example.com/team" >&2; exit 2; }
+	@$(CARGO) build --quiet -p twinspan-release
+	@target/debug/release build --registry $(REGISTRY) --arches $(RELEASE_ARCHES) $(if $(KEY),--key $(KEY)) $(if $(URL),--url $(URL))
+	@target/debug/release push $(if $(PLAIN_HTTP),--plain-http)
+	@target/debug/release check $(if $(PLAIN_HTTP),--plain-http)
+
+release-check: setup-node auditable parts-release $(RELEASE_SETUP) ## Release into a real registry, and install from there on one real node; needs root; option: ARCHES=amd64
+	ARCHES="$(RELEASE_ARCHES)" $(CARGO) test --workspace --exclude twinspan-sim --test release -- --ignored
 
 # A person who looks around needs kubectl and etcdctl, which come with the real servers.
 demo: setup ## Tell the story of one service; REAL=1 with kube-apiserver and etcd, KEEP=1 the same and leaves it running
@@ -74,14 +101,14 @@ chaos: setup-chaos testbed ## Break several parts at once, under churn; options:
 	@target/debug/chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(REST),--rest $(REST)) \
 		$(if $(SECOND),--second) $(if $(KEEP),--keep) $(if $(WRITE),--write)
 
-node: setup-node ## Run the image and the chart on one real node until Ctrl-C; needs root
+node: setup-node auditable ## Run the image and the chart on one real node until Ctrl-C; needs root
 	@$(CARGO) build --quiet --workspace --bin node
 	@target/debug/node
 
 journeys: parts ## Tell the journeys of docs/migration.md with every framework
 	$(CARGO) test --workspace --exclude twinspan-sim --test e2e -- --ignored journeys::
 
-rollouts: setup-node ## Roll a Deployment of six under calls, in three ways, and once while etcd is frozen; needs root; option: ROUNDS=5
+rollouts: setup-node auditable ## Roll a Deployment of six under calls, in three ways, and once while etcd is frozen; needs root; option: ROUNDS=5
 	@$(CARGO) build --quiet --workspace --bin rollouts
 	@target/debug/rollouts
 
@@ -103,8 +130,8 @@ test-long: parts setup-chaos ## The stories that take minutes by their nature
 	$(CARGO) test --workspace --exclude twinspan-sim --test minute -- --ignored
 	TWINSPAN_IMAGE_PROFILE=node $(MAKE) test-node
 
-test-node: setup-node ## The story of the image and the chart on one real node; needs root
-	$(CARGO) test --workspace --exclude twinspan-sim --test story -- --ignored
+test-node: setup-node auditable parts-release ## The stories of the image, the chart and a release on one real node; needs root
+	$(CARGO) test --workspace --exclude twinspan-sim --test story --test release -- --ignored
 
 sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message, SHRINK=1 for a story
 	$(CARGO) run --quiet --profile sim -p twinspan-sim
@@ -124,9 +151,14 @@ lint: setup ## Formatting, width of comments, clippy, Go vet, the patch of the m
 	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
 	for part in interop oracle; do (cd dev/parts/$$part && $(GO_FLAGS) go vet ./...) || exit 1; done
 
-deny: setup ## Bans, licences and sources of dependencies
+cargo-deny: setup
 	@test -x $(CACHE)/tools/bin/cargo-deny || $(CARGO) install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools
-	$(CACHE)/tools/bin/cargo-deny --all-features check bans licenses sources
+
+deny: cargo-deny ## Bans, licences and sources of dependencies
+	$(CACHE)/tools/bin/cargo-deny --workspace --all-features check bans licenses sources
+
+advisories: cargo-deny ## Known vulnerabilities of dependencies; needs the internet, and runs on a schedule, not on a change
+	$(CACHE)/tools/bin/cargo-deny --workspace --all-features check advisories
 
 clean: ## Remove what was built here; the real parts stay in the cache
 	$(CARGO) clean

@@ -48,23 +48,17 @@ pub struct Written {
     pub size: u64,
 }
 
-/// The digests, sizes and contents of an archive's blobs.
-#[derive(Default)]
-struct Blobs(BTreeMap<String, Vec<u8>>);
-
-impl Blobs {
-    /// Keeps a blob and returns its descriptor.
-    fn add(&mut self, media_type: &str, content: Vec<u8>) -> Value {
-        let hex = sha256(&content);
-        let descriptor = json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len()});
-        self.0.insert(format!("blobs/sha256/{hex}"), content);
-        descriptor
-    }
+/// The blobs of an image, as a registry keeps them.
+#[derive(Debug)]
+pub struct Packed {
+    pub config: Vec<u8>,
+    pub layer: Vec<u8>,
+    pub manifest: Vec<u8>,
 }
 
 impl Image {
-    /// Writes the archive.
-    pub fn write(&self, to: &Path) -> Result<Written> {
+    /// The image as a registry keeps it: the manifest names the other two by their digests.
+    pub fn pack(&self) -> Result<Packed> {
         let layer = self.root.tar(self.created)?;
         let created = jiff::Timestamp::from_second(i64::try_from(self.created)?)?.to_string();
         let config = json!({
@@ -78,23 +72,30 @@ impl Image {
                 "WorkingDir": "/",
                 "Labels": self.labels,
             },
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
             "history": [{"created": created, "created_by": "make image"}],
         });
+        let (config, layer) = (serde_json::to_vec(&config)?, gzip(&layer)?);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(CONFIG, &config),
+            "layers": [descriptor(LAYER, &layer)],
+        });
+        Ok(Packed { config, layer, manifest: serde_json::to_vec(&manifest)? })
+    }
 
-        let mut blobs = Blobs::default();
-        let layer = blobs.add(LAYER, gzip(&layer)?);
-        let config = blobs.add(CONFIG, serde_json::to_vec(&config)?);
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
-        let mut manifest = blobs.add(MANIFEST, serde_json::to_vec(&manifest)?);
-        let written = (digest(&manifest)?, digest(&config)?);
-        manifest["platform"] = json!({"architecture": self.architecture, "os": "linux"});
-        manifest["annotations"] = json!({
+    /// Writes the archive.
+    pub fn write(&self, to: &Path) -> Result<Written> {
+        let Packed { config, layer, manifest } = self.pack()?;
+        let mut described = descriptor(MANIFEST, &manifest);
+        described["platform"] = json!({"architecture": self.architecture, "os": "linux"});
+        described["annotations"] = json!({
             "io.containerd.image.name": self.name,
             "org.opencontainers.image.ref.name": self.tag(),
         });
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
-        let docker = json!([{"Config": blob(&config)?, "RepoTags": [self.name], "Layers": [blob(&layer)?]}]);
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [described]});
+        let docker = json!([{"Config": blob(&config), "RepoTags": [self.name], "Layers": [blob(&layer)]}]);
 
         let mut tar = Builder::new(Vec::new());
         let mut file =
@@ -102,15 +103,16 @@ impl Image {
         file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         file("index.json", &serde_json::to_vec(&index)?)?;
         file("manifest.json", &serde_json::to_vec(&docker)?)?;
-        for (path, content) in &blobs.0 {
-            file(path, content)?;
+        let blobs: BTreeMap<String, &[u8]> = [&config, &layer, &manifest].map(|it| (blob(it), it.as_slice())).into();
+        for (path, content) in blobs {
+            file(&path, content)?;
         }
         let archive = tar.into_inner()?;
         // Written under another name first, so that a reader finds all of the archive or nothing.
         let part = to.with_extension("part");
         std::fs::write(&part, &archive).with_context(|| format!("cannot write {}", part.display()))?;
         std::fs::rename(&part, to)?;
-        Ok(Written { manifest: written.0, config: written.1, size: archive.len() as u64 })
+        Ok(Written { manifest: digest(&manifest), config: digest(&config), size: archive.len() as u64 })
     }
 
     fn tag(&self) -> &str {
@@ -121,22 +123,29 @@ impl Image {
     }
 }
 
-fn digest(descriptor: &Value) -> Result<String> {
-    Ok(descriptor["digest"].as_str().context("a descriptor without a digest")?.to_owned())
+/// The name of a blob and its size, as others refer to it.
+fn descriptor(media_type: &str, content: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
 }
 
-/// The path of a descriptor's blob in the archive.
-fn blob(descriptor: &Value) -> Result<String> {
-    Ok(format!("blobs/{}", digest(descriptor)?.replace(':', "/")))
+/// The path of a blob in an OCI layout.
+fn blob(content: &[u8]) -> String {
+    format!("blobs/sha256/{}", sha256(content))
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// `sha256:` and the checksum in hexadecimal digits.
+pub fn digest(content: &[u8]) -> String {
+    format!("sha256:{}", sha256(content))
+}
+
+/// The checksum in hexadecimal digits.
+pub fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Without the name and the time that `gzip` adds by default.
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+pub fn gzip(content: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
-    encoder.write_all(bytes)?;
+    encoder.write_all(content)?;
     Ok(encoder.finish()?)
 }

@@ -4,7 +4,7 @@
 //! - [`Image`]: these files, how they are run, and the archive that every tool can load.
 //! - [`twinspan`]: the content of Twinspan's own image; [`binary`] builds the program for it, [`sbom`] lists its parts.
 //!
-//! It knows nothing about registries: an archive is loaded, or another tool pushes it.
+//! It knows nothing about registries: an archive is loaded, and `dev/release` pushes images.
 
 pub mod binary;
 mod image;
@@ -12,7 +12,7 @@ mod root;
 pub mod sbom;
 pub mod twinspan;
 
-pub use image::{Image, Written};
+pub use image::{Image, Packed, Written, digest, gzip, sha256};
 pub use root::Root;
 
 /// The root of the repository.

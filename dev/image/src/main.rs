@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use twinspan_image::{repository, twinspan};
+use twinspan_image::binary::{self, Source};
+use twinspan_image::repository;
+use twinspan_image::twinspan::{self, Built};
 
 const USAGE: &str = "usage: image archive [NAME]   build the program and write target/image/twinspan.tar
        image root DIRECTORY   build the program and write the files of the image there";
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn archive(name: &str) -> Result<()> {
-    let (image, sbom) = twinspan::image(name)?;
+    let Built { image, sbom, .. } = build(name)?;
     let directory = repository().canonicalize()?.join("target/image");
     std::fs::create_dir_all(&directory)?;
     let archive = directory.join("twinspan.tar");
@@ -49,6 +51,10 @@ fn archive(name: &str) -> Result<()> {
 }
 
 fn root(directory: &Path) -> Result<()> {
-    let (image, _) = twinspan::image(&twinspan::default_name())?;
-    image.root.write(directory)
+    build(&twinspan::default_name())?.image.root.write(directory)
+}
+
+/// For this machine.
+fn build(name: &str) -> Result<Built> {
+    twinspan::build(name, &binary::target()?, &Source::find()?)
 }

@@ -42,8 +42,8 @@ impl Root {
         all.into_iter().collect()
     }
 
-    /// The files as a tar archive; all belong to root and have the same time.
-    pub(crate) fn tar(&self, seconds: u64) -> Result<Vec<u8>> {
+    /// The files as a tar archive; all belong to root and have the same time, in seconds since 1970.
+    pub fn tar(&self, seconds: u64) -> Result<Vec<u8>> {
         let mut tar = Builder::new(Vec::new());
         for directory in self.directories() {
             append(&mut tar, &format!("{directory}/"), EntryType::Directory, 0o755, seconds, &[])?;

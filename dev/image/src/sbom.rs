@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::binary::{Source, glibc, output};
+use crate::binary::{self, Source, output};
 use crate::repository;
 
 /// One part of the program.
@@ -38,16 +38,17 @@ pub fn document(target: &str, source: &Source) -> Result<Value> {
     )?;
     let lock = std::fs::read_to_string(repository().join("Cargo.lock"))?;
     let mut packages = crates(&tree, &checksums(&lock))?;
-    packages.extend(runtime()?);
+    packages.extend(runtime(target)?);
     packages.sort();
     packages.dedup();
     let own = packages.iter().position(|p| p.name == "twinspan").context("cargo tree does not name twinspan")?;
     let own = packages.remove(own);
-    spdx(&own, &packages, source)
+    spdx(&own, &packages, binary::architecture(target)?, source)
 }
 
-fn spdx(own: &Package, parts: &[Package], source: &Source) -> Result<Value> {
+fn spdx(own: &Package, parts: &[Package], architecture: &str, source: &Source) -> Result<Value> {
     let created = jiff::Timestamp::from_second(i64::try_from(source.created)?)?.to_string();
+    let name = format!("twinspan-{}-linux-{architecture}", own.version);
     let relationships: Vec<Value> = parts
         .iter()
         .map(|part| json!({"spdxElementId": own.id(), "relationshipType": "DEPENDS_ON", "relatedSpdxElement": part.id()}))
@@ -56,8 +57,8 @@ fn spdx(own: &Package, parts: &[Package], source: &Source) -> Result<Value> {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": format!("twinspan-{}", own.version),
-        "documentNamespace": format!("https://twinspan.dev/spdx/twinspan-{}-{}", own.version, source.revision),
+        "name": name,
+        "documentNamespace": format!("https://twinspan.dev/spdx/{name}-{}", source.revision),
         "creationInfo": {"created": created, "creators": [format!("Tool: twinspan-image-{}", env!("CARGO_PKG_VERSION"))]},
         "documentDescribes": [own.id()],
         "packages": std::iter::once(own).chain(parts).map(Package::spdx).collect::<Vec<_>>(),
@@ -97,7 +98,7 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
 }
 
 /// The additions of the compiler and the linker.
-fn runtime() -> Result<Vec<Package>> {
+fn runtime(target: &str) -> Result<Vec<Package>> {
     let part = |name: &str, version: String, licence: &str| Package {
         name: name.to_owned(),
         version,
@@ -108,8 +109,12 @@ fn runtime() -> Result<Vec<Package>> {
     let rust = output("rustc", &["--version"])?;
     let second = |text: &str| text.split(' ').nth(1).unwrap_or(text).to_owned();
     Ok(vec![
-        part("glibc", glibc()?, "LGPL-2.1-or-later"),
-        part("libgcc", output("cc", &["-dumpfullversion"])?, "GPL-3.0-or-later WITH GCC-exception-3.1"),
+        part("glibc", binary::glibc(target)?, "LGPL-2.1-or-later"),
+        part(
+            "libgcc",
+            output(&binary::compiler(target)?, &["-dumpfullversion"])?,
+            "GPL-3.0-or-later WITH GCC-exception-3.1",
+        ),
         part("rust-std", second(&rust), "MIT OR Apache-2.0"),
     ])
 }

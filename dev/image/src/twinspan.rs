@@ -1,7 +1,7 @@
 //! The content of Twinspan's image, and how it is run. The Dockerfile repeats it for Docker; a test compares the two.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use pem::{EncodeConfig, LineEnding, Pem};
@@ -22,15 +22,23 @@ pub fn default_name() -> String {
     format!("localhost/twinspan:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Builds the program and the image around it; the second value is the bill of materials.
-pub fn image(name: &str) -> Result<(Image, Value)> {
-    let target = binary::target()?;
-    let source = Source::find()?;
-    let program = binary::build(&target, &source)?;
-    let sbom = sbom::document(&target, &source)?;
+/// The result of one build.
+#[derive(Debug)]
+pub struct Built {
+    pub image: Image,
+    /// The bill of materials, which is in the image as well.
+    pub sbom: Value,
+    /// The program alone, a file of this machine.
+    pub program: PathBuf,
+}
+
+/// Builds the program for a Rust target, and the image around it.
+pub fn build(name: &str, target: &str, source: &Source) -> Result<Built> {
+    let program = binary::build(target, source)?;
+    let sbom = sbom::document(target, source)?;
     let image = Image {
         name: name.to_owned(),
-        architecture: binary::architecture(&target)?.to_owned(),
+        architecture: binary::architecture(target)?.to_owned(),
         user: user(),
         entrypoint: vec![format!("/{PROGRAM}")],
         environment: vec![ENVIRONMENT.to_owned()],
@@ -38,7 +46,7 @@ pub fn image(name: &str) -> Result<(Image, Value)> {
         created: source.created,
         root: root(&program, &sbom)?,
     };
-    Ok((image, sbom))
+    Ok(Built { image, sbom, program })
 }
 
 fn user() -> String {
@@ -65,7 +73,8 @@ fn authorities() -> String {
     all.map(|certificate| pem::encode_config(&Pem::new("CERTIFICATE", certificate.as_ref()), format)).collect()
 }
 
-fn labels(revision: &str) -> BTreeMap<String, String> {
+/// `org.opencontainers.image.*` of the image.
+pub fn labels(revision: &str) -> BTreeMap<String, String> {
     let labels = [
         ("title", "Twinspan"),
         ("description", "Keeps Kubernetes Services and an etcd service registry equal, both ways"),

@@ -13,6 +13,8 @@ pub(crate) const API_SERVER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 pub(crate) const CLUSTER_ETCD: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 /// The registry.
 pub(crate) const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 3);
+/// The registry of images.
+pub(crate) const IMAGES: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 4);
 /// The node, to whoever calls it from outside.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 100);
 

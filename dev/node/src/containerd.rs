@@ -10,7 +10,7 @@ use twinspan_testbed::{Part, eventually};
 
 use crate::address::PODS;
 use crate::images::PAUSE;
-use crate::network;
+use crate::{network, registry};
 
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The directories of the plugins in Debian and Ubuntu, and the one of the plugins' own archive.
@@ -53,6 +53,8 @@ impl Containerd {
 "#
             ),
         )?;
+        let registries = dir.join("registries");
+        registry::trusted_by_containerd(&registries)?;
         let config = dir.join("containerd.toml");
         std::fs::write(
             &config,
@@ -67,6 +69,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   sandbox_image = "{PAUSE}"
   # Without CAP_SYS_RESOURCE, as in many containers, nobody may make a process less likely to be killed than its parent.
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{}"
     conf_dir = "{}"
@@ -76,6 +80,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
 "#,
+                registries.display(),
                 plugins()?.display(),
                 networks.display()
             ),

@@ -42,6 +42,11 @@ pub enum Place {
 
 /// Returns inside; returns outside after the program inside has ended.
 pub fn enter() -> Result<Place> {
+    enter_with(&[], || Ok(()))
+}
+
+/// The same with more parts, and with work that is done outside, after them.
+pub fn enter_with(more: &[&str], prepare: impl FnOnce() -> Result<()>) -> Result<Place> {
     match std::env::var(ROLE).as_deref() {
         Ok(FIRST) => first().map(Place::Outside),
         Ok(SECOND) => {
@@ -52,9 +57,11 @@ pub fn enter() -> Result<Place> {
             Ok(Place::Inside(enclosure))
         }
         // On this thread: the program inside ends with the thread that started it.
-        _ => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(outside()).map(Place::Outside)
-        }
+        _ => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(outside(more, prepare))
+            .map(Place::Outside),
     }
 }
 
@@ -69,7 +76,7 @@ pub(crate) fn kubeconfig(dir: &Path) -> PathBuf {
 }
 
 /// Does everything that needs the machine or its network, and waits for the program inside.
-async fn outside() -> Result<ExitCode> {
+async fn outside(more: &[&str], prepare: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
     ensure!(cfg!(target_os = "linux"), "a node needs Linux; use a virtual machine");
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -77,7 +84,8 @@ async fn outside() -> Result<ExitCode> {
     );
     containerd::check()?;
     network::check()?;
-    let parts: Vec<(&str, String)> = PARTS.into_iter().map(|part| Ok((part, build(part)?))).collect::<Result<_>>()?;
+    let parts: Vec<(&str, String)> =
+        PARTS.iter().chain(more).map(|part| Ok((*part, build(part)?))).collect::<Result<_>>()?;
     let image = Command::new("cargo")
         .args(["run", "--quiet", "--package=twinspan-image", "--", "archive"])
         .current_dir(repository())
@@ -86,6 +94,7 @@ async fn outside() -> Result<ExitCode> {
         .status()
         .context("cannot run cargo")?;
     ensure!(image.success(), "the image was not built: {image}");
+    prepare()?;
 
     let dir = std::env::temp_dir().join(format!("twinspan-node-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;

@@ -11,9 +11,21 @@ use twinspan_testbed::repository;
 /// Holds the namespaces of each pod.
 pub(crate) const PAUSE: &str = "localhost/node/pause:1";
 
-/// Writes the archives, and returns them together with the one of `make image`.
-pub(crate) fn write(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut archives = vec![repository().canonicalize()?.join("target/image/twinspan.tar")];
+/// Where a node has Twinspan's image from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The archive of `make image`, which is loaded.
+    Archive,
+    /// A registry, which the node asks.
+    Registry,
+}
+
+/// Writes the archives, and returns them together with the one of `make image` if that is the source.
+pub(crate) fn write(dir: &Path, source: Source) -> Result<Vec<PathBuf>> {
+    let mut archives = Vec::new();
+    if source == Source::Archive {
+        archives.push(repository().canonicalize()?.join("target/image/twinspan.tar"));
+    }
     for (part, user) in [("pause", "65532:65532"), ("coredns", "0:0"), ("interop", "65532:65532")] {
         let archive = dir.join(format!("{part}.tar"));
         image(part, user)?.write(&archive)?;

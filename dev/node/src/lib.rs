@@ -1,7 +1,8 @@
 //! One real node: containerd, runc, kubelet and kube-proxy run the image that `make image` wrote, in real pods.
 //!
 //! - [`enclosure`]: runs the program again in namespaces and a cgroup of its own, under one first process.
-//! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it.
+//! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it. [`Images`]: a registry of
+//!   images, which it may pull from.
 //! - [`scene`]: Twinspan and a shop on it. [`rollouts`]: rolling updates on it, under calls.
 //!
 //! The control plane, the registry, and the programs of other frameworks come from `twinspan-testbed`. They run outside
@@ -19,8 +20,11 @@ mod kubelet;
 mod mounts;
 mod network;
 mod node;
+mod registry;
 pub mod rollouts;
 pub mod scene;
 mod tools;
 
+pub use images::Source;
 pub use node::Node;
+pub use registry::{Images, images};

@@ -10,7 +10,9 @@ use twinspan_testbed::namespace::ip;
 
 use twinspan_testbed::Host;
 
-use crate::address::{API_SERVER, CLUSTER_ETCD, MACHINES, NODE, PODS, REGISTRY, UNROUTED, UNROUTED_GATEWAY, WIRE};
+use crate::address::{
+    API_SERVER, CLUSTER_ETCD, IMAGES, MACHINES, NODE, PODS, REGISTRY, UNROUTED, UNROUTED_GATEWAY, WIRE,
+};
 
 const NAME: &str = "node";
 const UNROUTED_NAME: &str = "unrouted";
@@ -37,7 +39,7 @@ pub(crate) fn set_up() -> Result<()> {
     ip("link set lo up")?;
     ip(&format!("netns add {NAME}"))?;
     ip(&format!("link add wire type veth peer name eth0 netns {NAME}"))?;
-    for address in [API_SERVER, CLUSTER_ETCD, REGISTRY] {
+    for address in [API_SERVER, CLUSTER_ETCD, REGISTRY, IMAGES] {
         ip(&format!("address add {address}/{WIRE} dev wire"))?;
     }
     ip("link set wire up")?;

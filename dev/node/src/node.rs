@@ -7,6 +7,7 @@ use twinspan_testbed::{ControlPlane, Etcd, Kind, NEWEST, Place, repository};
 
 use crate::containerd::Containerd;
 use crate::enclosure::Enclosure;
+use crate::images::Source;
 use crate::kubelet::{self, Kubelet};
 use crate::tools::{helm, kubectl};
 use crate::{address, images, network};
@@ -34,13 +35,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts everything, and waits until pods find each other by name.
+    /// Starts everything, with the image of `make image`, and waits until pods find each other by name.
     pub async fn start(enclosure: &Enclosure) -> Result<Self> {
+        Self::start_with(enclosure, Source::Archive).await
+    }
+
+    /// The same with the image from this source.
+    pub async fn start_with(enclosure: &Enclosure, source: Source) -> Result<Self> {
         let dir = enclosure.dir.clone();
         let registry = Etcd::spawn("registry-etcd", &dir, address::REGISTRY, &[])?;
         let (cluster, containerd) = tokio::try_join!(
             ControlPlane::start(&dir, address::API_SERVER, address::CLUSTER_ETCD, KIND),
-            containerd_with_images(&dir)
+            containerd_with_images(&dir, source)
         )?;
         let kubelet = Kubelet::start(&dir, &cluster, &enclosure.cgroup)?;
         let node = Self { dir, cluster, registry, containerd, kubelet };
@@ -92,9 +98,9 @@ impl Node {
     }
 }
 
-async fn containerd_with_images(dir: &Path) -> Result<Containerd> {
+async fn containerd_with_images(dir: &Path, source: Source) -> Result<Containerd> {
     let containerd = Containerd::start(dir).await?;
-    for archive in images::write(dir)? {
+    for archive in images::write(dir, source)? {
         containerd.load(archive).await?;
     }
     Ok(containerd)
