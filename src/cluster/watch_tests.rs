@@ -368,7 +368,7 @@ async fn a_namespace_that_is_not_there_is_asked_for_once_a_minute_until_it_comes
     let server = Server::new([Answer::Refused(403), Answer::Refused(403), list(7, &[]), Answer::Silent(vec![])]);
     let start = Instant::now();
     watches.follow(Api::<Service>::namespaced(server.client(), "shop"), "shop".to_owned());
-    tokio::time::sleep(Duration::from_secs(70)).await;
+    tokio::time::sleep(Duration::from_secs(72)).await;
     assert_eq!(server.requests(start), owned(&[(0, "list"), (60, "list")]));
     assert!(!watches.metrics.print().unwrap().contains("twinspan_watch_restarts_total{"), "nothing failed");
     let namespace = convert::namespace(&serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap());
