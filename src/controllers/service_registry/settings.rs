@@ -104,12 +104,12 @@ pub fn identity_as(object: &ServiceRegistry, cluster_id: &str) -> Identity {
 pub fn sole_cluster_id(view: &ClusterView) -> Result<(), Rejection> {
     let (Some(limits), ours) = (&view.reach().limits, &view.reach().release) else { return Ok(()) };
     let all = view.service_registries.iter().chain(&view.unserved_registries);
-    let another = all.filter_map(|(name, object)| {
+    let mut another = all.filter_map(|(name, object)| {
         let status = object.status.as_ref()?;
         let holder = status.holder.as_ref().filter(|holder| Some(*holder) != ours.as_ref())?;
         (status.cluster_id.as_ref() == Some(&limits.cluster_id)).then_some((name, holder))
     });
-    let Some((name, holder)) = { another }.next() else { return Ok(()) };
+    let Some((name, holder)) = another.next() else { return Ok(()) };
     let message = format!(
         "the release in namespace {holder} has the cluster ID {} too, for ServiceRegistry {name}; give this release one of its own \
          (namespaced.clusterID of the chart, --cluster-id)",
