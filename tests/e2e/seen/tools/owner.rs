@@ -87,7 +87,7 @@ pub async fn an_owner_finds_her_reason(suite: Arc<Suite>) -> Result<()> {
     // An address of another namespace is as unknown to her as one that nobody has.
     let args = ["explain", &theirs.to_string(), "-n", &sandbox.name];
     let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;
-    ensure!(code == 1 && errors.contains("is not known"), "{code}: {out}{errors}");
+    ensure!(code == 1 && errors.contains("nothing is known of it"), "{code}: {out}{errors}");
     for args in [vec!["status"], vec!["plan"], vec!["parity", "echo"], vec!["explain", &vm]] {
         let args = [&args[..], &["-n", &other.name]].concat();
         let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;
