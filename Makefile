@@ -74,7 +74,7 @@ RELEASE_SETUP := $(if $(word 2,$(RELEASE_ARCHES)),setup-release)
 
 release: auditable $(RELEASE_SETUP) ## Build and push a release: REGISTRY=host/path; options: ARCHES=amd64 KEY=cosign.key URL=https://… PLAIN_HTTP=1
 	@test -n "$(REGISTRY)" || { echo "say where to: make release REGISTRY=registry.example.com/team" >&2; exit 2; }
-	@$(CARGO) build --quiet -p twinspan-release
+	@$(CARGO) build --quiet --workspace --exclude twinspan-sim --bin release
 	@target/debug/release build --registry $(REGISTRY) --arches $(RELEASE_ARCHES) $(if $(KEY),--key $(KEY)) $(if $(URL),--url $(URL))
 	@target/debug/release push $(if $(PLAIN_HTTP),--plain-http)
 	@target/debug/release check $(if $(PLAIN_HTTP),--plain-http)

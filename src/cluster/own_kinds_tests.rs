@@ -110,7 +110,7 @@ fn what_another_release_serves_is_not_looked_at_and_its_slices_are_no_strays() {
     assert!(!strays(put::<EndpointSlice>(&mut view, slice("1"))), "its owner is known, if not looked at");
     assert!(Stored::<RegisteredService>::known(&view).contains(&echo), "a list tells when it is gone");
 
-    // It moves to a registry of ours, and away again: then it is gone for us, and its slices are the other release's.
+    // The object moves to a registry of ours, and away: then it is gone for us, and its slices are the other release's.
     assert!(
         put::<Stored<RegisteredService>>(&mut view, object("main"))
             .contains(&ClusterEvent::RegisteredService(echo.clone()))

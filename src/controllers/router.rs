@@ -97,7 +97,7 @@ impl Router {
                     self.send(Command::ReconcileAll);
                 }
             }
-            // It may be the same registry as one of ours.
+            // One that is not served may be the same registry as one of ours.
             ClusterEvent::ServiceRegistry(name) if !view.reach().serves(name) => self.send(Command::ReconcileAll),
             ClusterEvent::ServiceRegistry(name) => {
                 self.send(Command::Reconcile(name.clone()));

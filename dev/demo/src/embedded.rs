@@ -2,7 +2,7 @@
 //!
 //! Owns the sockets, and the objects that a kube-apiserver makes of itself. Refuses the rules of the servers: they are
 //! those of `sim/kube` and `sim/etcd`, which tests compare with Kubernetes v1.37.2 and etcd 3.7.3 request by request.
-//! They have no RBAC, no CEL rules and no disks; `make demo REAL=1` has all of it.
+//! RBAC, CEL rules and disks are missing here; `make demo REAL=1` has all of it.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

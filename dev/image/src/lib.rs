@@ -4,7 +4,7 @@
 //! - [`Image`]: these files, how they are run, and the archive that every tool can load.
 //! - [`twinspan`]: the content of Twinspan's own image; [`binary`] builds the program for it, [`sbom`] lists its parts.
 //!
-//! It knows nothing about registries: an archive is loaded, and `dev/release` pushes images.
+//! Refuses to know registries: an archive is loaded, and `dev/release` pushes images.
 
 pub mod binary;
 mod image;

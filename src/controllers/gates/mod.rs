@@ -155,7 +155,7 @@ impl Controller {
                 self.views.gates.about(service, meta.uid.as_deref(), meta.generation, pod)
             };
             let mut says: Vec<_> = selection::of_pod(&view, pod).map(about).chain(unsure).collect();
-            // Its own release opens it; where both have the pod, each would wait for the other.
+            // The release of the pod opens it; where both have the pod, each would wait for the other.
             if !says.contains(&REGISTERED) && selection::is_anothers(&view, pod) {
                 says.push(None);
             }

@@ -210,7 +210,7 @@ async fn a_pod_of_another_release_is_left_to_that_one() {
         bench.views.gates.look_everywhere();
         assert_eq!(bench.opened().await, NONE, "{served}: no pass has judged it");
     }
-    // It counts beside one of ours as long as ours has no record.
+    // One of another release counts beside one of ours as long as ours has no record.
     bench.says("echo", &[("a", Verdict::Pass(Passed::Suspended))]);
     bench.views.cluster().served_elsewhere.insert(key("theirs"), key("echo"));
     bench.views.gates.look_in("shop");
