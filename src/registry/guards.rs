@@ -174,6 +174,11 @@ impl Guards {
         self.lock().get(registry).is_some_and(|all| all.guard.may_resume(env.now()))
     }
 
+    /// The hold of an earlier process, as long as it may still go on.
+    pub fn resumes(&self, registry: &str, env: &Env) -> Option<Hold> {
+        self.lock().get(registry)?.guard.resumes(env.now())
+    }
+
     /// Notes that an approval was refused for the hold with this hash. Returns false if it was before.
     pub fn refuse(&self, registry: &str, hash: &str) -> bool {
         self.lock().get_mut(registry).is_some_and(|all| all.guard.refuse(hash))

@@ -253,7 +253,7 @@ fn read_registries(views: &Views, view: &ClusterView, handed_over: Option<&str>,
                 None => {}
             }
             observed.registry_failure = failure(&handle, &name);
-            observed.facts.holds = holds(views, observed, &handle.name);
+            observed.facts.holds = holds(views, view, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
         }
     }
@@ -266,9 +266,13 @@ fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError
     }
 }
 
-/// The holds and approvals in the objects and in the registry's guard.
-fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
+/// The holds and approvals in the objects and in the registry's guard, which begins with the first look of a term.
+fn holds(views: &Views, view: &ClusterView, observed: &Observed, registry: &str) -> HoldFacts {
     let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
+    if let Some(term) = observed.facts.term {
+        let restored = observed.registry.as_ref().and_then(|object| view.held_since(object));
+        views.guards.begin(registry, term, restored, &views.env);
+    }
     let approval = observed.approval().map(ToOwned::to_owned);
     let approved: HeldDeletions = match &approval {
         Some(_) if approval == planned.held_hash && approval != planned.carried_out => planned.held.clone(),
@@ -276,8 +280,9 @@ fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     };
     let (registry_hold, let_go) = views.guards.hold(registry, key, &views.env);
     HoldFacts {
-        restored_hold_since: observed.held_since().filter(|_| planned.term.is_none()),
+        restored: observed.reported_hold().filter(|_| planned.term.is_none()),
         registry_hold,
+        registry_resumes: views.guards.resumes(registry, &views.env),
         registry_let_go: planned.held.of_names(&let_go),
         api_server_ahead: views.env.api_server_ahead(),
         approved,

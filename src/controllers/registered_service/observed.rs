@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use twinspan_core::Timestamp;
 use twinspan_core::model::{Precedence, ServiceView};
+use twinspan_core::plan::departure::held::Reported;
 use twinspan_core::plan::service::{Facts, Place};
 
 use super::Checkpoint;
@@ -70,9 +71,11 @@ impl Observed {
         self.object.as_ref().or(self.nameless.as_ref())
     }
 
-    /// The start of the hold that the status reports.
-    pub fn held_since(&self) -> Option<Timestamp> {
-        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
+    /// The hold that the status reports.
+    pub fn reported_hold(&self) -> Option<Reported> {
+        let status = self.object.as_ref()?.status.as_ref()?;
+        let since = held_since(&status.conditions)?;
+        Some(Reported { since, until: status.hold.as_ref().map(|hold| hold.until.0) })
     }
 
     /// The hash that the annotation on the RegisteredService approves.

@@ -116,7 +116,6 @@ impl Controller {
     /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
-        let restored = observed.registry.as_ref().and_then(|object| self.views.cluster().held_since(object));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| match self.views.guards.report(
             &handle.name,
             key,
@@ -128,9 +127,6 @@ impl Controller {
             Effect::Nothing => {}
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
-        if let Some((term, current)) = observed.facts.term.zip(current) {
-            self.views.guards.begin(current, term, restored, &self.views.env);
-        }
         for name in plan.left_behind.keys() {
             let Some(term) = observed.facts.term else { break };
             let restored = {

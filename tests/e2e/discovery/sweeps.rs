@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use twinspan_testbed::holds;
+use twinspan_testbed::{eventually, holds};
 
 use super::scene::Scene;
+use crate::harness::SOON;
 
 /// Services with a pod each: enough to be many.
 const SERVICES: usize = 14;
@@ -30,14 +31,16 @@ pub async fn held_and_approved(scene: &Scene<'_>) -> Result<()> {
         sandbox.services().patch(&format!("s-{n:02}"), &PatchParams::default(), &labels).await?;
     }
     scene.discovery(json!({"export": {"serviceSelector": some}})).await?;
-    let held = sandbox.registry_condition("DeletionsHeld", "True", "Held").await?;
-    let status = held.status.context("a status")?;
-    let message = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").map(|c| c.message.clone());
-    ensure!(
-        message.is_some_and(|m| m.contains("discovery would delete 12 RegisteredServices")),
-        "{:?}",
-        status.conditions
-    );
+    // An object of which no status tells yet what it writes is asked for a moment later.
+    let status = eventually("twelve are held", SOON, || async {
+        let held = sandbox.registry_condition("DeletionsHeld", "True", "Held").await?;
+        let status = held.status.context("a status")?;
+        let message = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").map(|c| c.message.clone());
+        let says = message.is_some_and(|m| m.contains("discovery would delete 12 RegisteredServices"));
+        ensure!(says, "{:?}", status.conditions);
+        Ok(status)
+    })
+    .await?;
     scene.condition("False", "Held").await?;
     holds("what is held stays", Duration::from_secs(4), || async { Ok(scene.made().await?.len()) }).await?;
     ensure!(scene.made().await?.len() == SERVICES);

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::held::{Hold, Running, WINDOW};
+use super::held::{Hold, Reported, Running, WINDOW};
 use crate::Timestamp;
 use crate::model::InstanceAddr;
+use crate::plan::earlier;
 
 /// Below the limits, deletions are allowed once this time has passed without another.
 pub const QUIET: SignedDuration = SignedDuration::from_secs(10);
@@ -54,6 +55,8 @@ pub struct Guard {
     hold: Option<Running>,
     /// The hold of an earlier process, while its deletions may still become unexplained here.
     resumable: Option<Running>,
+    /// Until when an earlier process held these deletions, its registry's hold included.
+    reported_until: Option<Timestamp>,
     last_since: Option<Timestamp>,
     /// The departure behind each deletion.
     departed: BTreeMap<InstanceAddr, Timestamp>,
@@ -91,10 +94,12 @@ pub struct GuardInput<'a> {
 pub struct GuardContext<'a> {
     /// Deletions that an administrator released.
     pub approved: &'a BTreeSet<InstanceAddr>,
-    /// Before the first plan of a leadership: the start of the hold that the status reports.
-    pub restored_hold_since: Option<Timestamp>,
+    /// Before the first plan of a leadership: the hold that the status reports.
+    pub restored: Option<Reported>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
+    /// The hold of the whole registry in an earlier process, as long as it may still go on.
+    pub registry_resumes: Option<Hold>,
     /// Deletions that an earlier hold of the whole registry let go.
     pub registry_let_go: &'a BTreeSet<InstanceAddr>,
     /// How far the API server's clock is ahead of ours.
@@ -106,8 +111,9 @@ impl Default for GuardContext<'_> {
         static NOTHING: BTreeSet<InstanceAddr> = BTreeSet::new();
         Self {
             approved: &NOTHING,
-            restored_hold_since: None,
+            restored: None,
             registry_hold: None,
+            registry_resumes: None,
             registry_let_go: &NOTHING,
             api_server_ahead: SignedDuration::ZERO,
         }
@@ -142,6 +148,9 @@ impl Guard {
         self.note_arrivals(input, &all);
         self.resume(input);
         let mut decision = self.decide_on(input, all);
+        if decision.hold.is_some() {
+            decision.requeue_at = earlier(decision.requeue_at, self.registry_resumes(input).map(|hold| hold.ends));
+        }
         self.released.extend(&decision.allowed);
         decision.allowed.clone_from(&self.released);
         self.decided_at = Some(input.now);
@@ -176,9 +185,9 @@ impl Guard {
     /// Takes over the hold of an earlier process, and forgets it once its time is over.
     fn resume(&mut self, input: &GuardInput<'_>) {
         let (now, length, ahead) = (input.now, input.limits.hold, input.context.api_server_ahead);
-        if let Some(since) = input.context.restored_hold_since {
+        if let Some(Reported { since, until }) = input.context.restored {
             self.resumable = Running::resume(since, now, ahead, length);
-            self.last_since = Some(since);
+            (self.last_since, self.reported_until) = (Some(since), until);
         }
         self.resumable = self.resumable.filter(|hold| now < hold.ends(length));
     }
@@ -206,7 +215,7 @@ impl Guard {
                     self.resumable.or_else(|| self.limit_reached(input, &rest).then(|| self.begin(input, start)));
             }
             let Some(running) = self.hold else { return self.without_own_hold(input, allowed, rest) };
-            let registry = registry_hold(input);
+            let registry = self.registry_hold(input);
             if now < running.ends(length) {
                 let own = running.hold(length);
                 return GuardDecision::holding(allowed, rest, registry.map_or(own, |hold| joint(own, hold)));
@@ -240,7 +249,7 @@ impl Guard {
         mut allowed: BTreeSet<InstanceAddr>,
         mut rest: BTreeSet<InstanceAddr>,
     ) -> GuardDecision {
-        if let Some(hold) = registry_hold(input) {
+        if let Some(hold) = self.registry_hold(input) {
             let going: BTreeSet<_> = rest.intersection(input.context.registry_let_go).copied().collect();
             let held: BTreeSet<_> = rest.difference(&going).copied().collect();
             if !held.is_empty() {
@@ -290,8 +299,19 @@ impl Guard {
 
     fn end_hold(&mut self, released: &BTreeSet<InstanceAddr>) {
         self.hold = None;
-        self.resumable = None;
+        (self.resumable, self.reported_until) = (None, None);
         self.count(released);
+    }
+
+    fn registry_hold(&self, input: &GuardInput<'_>) -> Option<Hold> {
+        input.context.registry_hold.filter(|hold| input.now < hold.ends).or_else(|| self.registry_resumes(input))
+    }
+
+    /// The hold of the registry that held these deletions too in an earlier process. The services report to the new
+    /// one's guard one after the other, and none may let go meanwhile.
+    fn registry_resumes(&self, input: &GuardInput<'_>) -> Option<Hold> {
+        let held = |hold: &Hold| self.reported_until.is_some_and(|until| hold.until <= until);
+        input.context.registry_resumes.filter(|hold| held(hold) && input.now < hold.ends)
     }
 
     fn count(&mut self, allowed: &BTreeSet<InstanceAddr>) {
@@ -310,10 +330,6 @@ impl Guard {
         let window = self.window.as_ref().filter(|window| !window.deleted.is_empty())?;
         Some((window.opened + WINDOW, window.deleted.len()))
     }
-}
-
-fn registry_hold(input: &GuardInput<'_>) -> Option<Hold> {
-    input.context.registry_hold.filter(|hold| input.now < hold.ends)
 }
 
 /// The hold of the service, which lasts at least as long as that of the registry.

@@ -22,7 +22,9 @@ pub struct Service {
     pub limits: Limits,
     approved: BTreeSet<InstanceAddr>,
     restored_hold_since: Option<Timestamp>,
+    reported_until: Option<Timestamp>,
     pub registry_hold: Option<Hold>,
+    registry_resumes: Option<Hold>,
     pub registry_let_go: BTreeSet<InstanceAddr>,
     /// Seconds by which the API server's clock is ahead.
     ahead: i64,
@@ -37,7 +39,9 @@ impl Service {
             limits: LIMITS,
             approved: BTreeSet::new(),
             restored_hold_since: None,
+            reported_until: None,
             registry_hold: None,
+            registry_resumes: None,
             registry_let_go: BTreeSet::new(),
             ahead: 0,
         }
@@ -57,8 +61,9 @@ impl Service {
             limits: self.limits,
             context: GuardContext {
                 approved: &self.approved,
-                restored_hold_since: self.restored_hold_since,
+                restored: self.restored_hold_since.map(|since| Reported { since, until: self.reported_until }),
                 registry_hold: self.registry_hold,
+                registry_resumes: self.registry_resumes,
                 registry_let_go: &self.registry_let_go,
                 api_server_ahead: SignedDuration::from_secs(self.ahead),
             },
@@ -275,6 +280,37 @@ fn what_a_process_saw_depart_before_it_resumed_a_hold_is_of_it_if_it_departed_so
     let decision = service.decide(20);
     assert_eq!(decision.allowed, BTreeSet::from([addr(0), addr(1), addr(4)]));
     assert_eq!((decision.held.len(), until(&decision)), (2, Some(at(300))));
+}
+
+#[test]
+fn a_resumed_hold_lasts_as_long_as_the_registrys_that_may_still_go_on() {
+    let resumed = |reported: i64| {
+        let mut service = Service::of(12);
+        (service.restored_hold_since, service.reported_until) = (Some(at(-295)), Some(at(reported)));
+        // The registry's hold began a while after that of the service, and may go on for a minute.
+        service.registry_resumes = Some(Hold { since: at(-200), until: at(100), ends: at(60) });
+        let missing = Unexplained { departed: at(-290), saw: false, ..unexplained(0) };
+        service.unexplained.extend((0..7).map(|n| (addr(n), missing)));
+        service.decide(0);
+        service.restored_hold_since = None;
+        service
+    };
+    let mut service = resumed(100);
+    let decision = service.decide(1);
+    let hold = Hold { since: at(-295), until: at(100), ends: at(60) };
+    assert_eq!((decision.hold, decision.requeue_at), (Some(hold), Some(at(60))));
+    assert_eq!(counts(&service.decide(5)), (0, 7), "its own hold is over");
+    service.registry_resumes = None;
+    service.registry_hold = Some(Hold { since: at(-200), until: at(100), ends: at(100) });
+    assert_eq!(until(&service.decide(20)), Some(at(100)), "the guard of the registry has heard of enough services");
+    // Without that, nothing but the hold of the service counts.
+    let mut service = resumed(100);
+    assert_eq!(counts(&service.decide(59)), (0, 7));
+    assert_eq!(counts(&service.decide(60)), (7, 0));
+    // The hold of the registry was not one of these deletions.
+    let mut service = resumed(5);
+    assert_eq!(until(&service.decide(1)), Some(at(5)));
+    assert_eq!(counts(&service.decide(5)), (7, 0));
 }
 
 #[test]

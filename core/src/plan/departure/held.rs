@@ -36,6 +36,15 @@ impl Hold {
     }
 }
 
+/// A hold as the status of an earlier process reports it, on the API server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    pub since: Timestamp,
+    /// Later than the hold of the service alone where that of the registry lasts longer. `None` in a status of versions
+    /// before `status.hold`.
+    pub until: Option<Timestamp>,
+}
+
 /// A hold as a guard counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Running {
@@ -83,7 +92,12 @@ impl Running {
     /// Whether a deletion that became unexplained at this time goes with the hold: those of its first [`WINDOW`], or of
     /// its first half where that is shorter. A later one may be the first of another wave.
     pub fn covers(&self, arrival: Timestamp, length: SignedDuration) -> bool {
-        arrival <= plus(self.covers_from, WINDOW.min(length / 2))
+        arrival <= self.covers_until(length)
+    }
+
+    /// The time of the last deletion that goes with the hold.
+    pub fn covers_until(&self, length: SignedDuration) -> Timestamp {
+        plus(self.covers_from, WINDOW.min(length / 2))
     }
 
     /// The same for a deletion whose departure is known. A process that resumed the hold judges what was missing then

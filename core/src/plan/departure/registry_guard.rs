@@ -346,6 +346,13 @@ impl RegistryGuard {
         self.hold.is_none() && self.resumable.is_some_and(|hold| hold.covers(now, REGISTRY_HOLD))
     }
 
+    /// The hold of an earlier process, as long as it may still go on.
+    pub fn resumes(&self, now: Timestamp) -> Option<Hold> {
+        let hold = self.resumable.filter(|_| self.may_resume(now))?;
+        let ends = hold.ends(REGISTRY_HOLD).min(hold.covers_until(REGISTRY_HOLD));
+        Some(Hold { ends, ..hold.hold(REGISTRY_HOLD) })
+    }
+
     /// Names the hold, for its approval.
     pub fn hash(&self, now: Timestamp) -> Option<String> {
         Some(held::hash(self.hold(now)?.since, self.named()))

@@ -140,12 +140,18 @@ fn a_hold_of_a_registry_survives_a_restart_and_is_not_prolonged() {
     let again = |now, api_server_ahead| {
         let moment = Moment { now: at(now), api_server_ahead: SignedDuration::from_secs(api_server_ahead) };
         let mut registry = RegistryGuard::restored(Some(at(-100)), moment);
+        let resumes = registry.resumes(at(now));
         let (first, rest) = services.split_first().unwrap();
         registry.report(&first.0, Some(ServiceDeletions { known: 3, ..ServiceDeletions::default() }), moment);
         for (key, own) in rest {
             registry.report(key, Some(own.clone()), moment);
         }
-        registry.hold(at(now)).unwrap()
+        let hold = registry.hold(at(now)).unwrap();
+        assert_eq!(registry.resumes(at(now)), None, "it goes on");
+        // The services have a minute to report.
+        let expected = (now < 200).then(|| Hold { ends: hold.ends.min(at(now + 60)), ..hold });
+        assert_eq!(resumes, expected);
+        hold
     };
     assert_eq!(again(50, 0), Hold { since: at(-100), until: at(200), ends: at(200) });
     assert_eq!(again(50, -3600), Hold { since: at(-100), until: at(200), ends: at(350) }, "at most its length");

@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{GuardContext, Limits};
+use crate::plan::departure::held::Reported;
 use crate::plan::departure::{Answer, Departure, Departures, Evidence, MISSING_ANSWERS, Probe};
 use crate::plan::import::{self, ContestedImport, ImportState, Options, Pods, Present};
 use crate::plan::slices::Refusals;
@@ -146,6 +147,7 @@ impl Scene {
     }
 
     pub fn plan_with(&self, planner: impl Fn(&Input<'_>) -> Plan) -> Plan {
+        let restored = self.restored_hold_since.map(|since| Reported { since, until: None });
         planner(&Input {
             layout: &self.layout,
             owner: &self.owner,
@@ -171,7 +173,7 @@ impl Scene {
             to_adopt: &self.to_adopt,
             probes: &self.probes,
             limits: Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) },
-            context: GuardContext { restored_hold_since: self.restored_hold_since, ..GuardContext::default() },
+            context: GuardContext { restored, ..GuardContext::default() },
             state: &self.state,
             now: at(self.now),
         })

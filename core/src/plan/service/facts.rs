@@ -16,7 +16,7 @@ use crate::codec::Layout;
 use crate::model::{
     InstanceAddr, Nodes, Owner, PodView, Records, RegistryName, Revision, ServiceKey, ServiceView, Slice, SliceEndpoint,
 };
-use crate::plan::departure::held::{HeldDeletions, Hold};
+use crate::plan::departure::held::{HeldDeletions, Hold, Reported};
 use crate::plan::departure::{Departures, Probe};
 use crate::plan::export::Proof;
 use crate::plan::trust::{self, PodOf};
@@ -177,10 +177,12 @@ pub enum Incarnation {
 /// Holds and approvals that come from the objects and from the registry as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct HoldFacts {
-    /// Start of the hold that the status reports, before the first plan of this leadership.
-    pub restored_hold_since: Option<Timestamp>,
+    /// The hold that the status reports, before the first plan of this leadership.
+    pub restored: Option<Reported>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
+    /// The hold of the whole registry in an earlier process, as long as it may still go on.
+    pub registry_resumes: Option<Hold>,
     /// Deletions that an earlier hold of the whole registry let go.
     pub registry_let_go: HeldDeletions,
     /// How far the API server's clock is ahead of ours.

@@ -325,8 +325,9 @@ impl Pass<'_> {
         };
         GuardContext {
             approved: &vanished.approved,
-            restored_hold_since: None,
+            restored: None,
             registry_hold: vanished.hold,
+            registry_resumes: None,
             registry_let_go: &vanished.let_go,
             api_server_ahead: holds.api_server_ahead,
         }
@@ -337,8 +338,8 @@ impl Pass<'_> {
         approved: &'a BTreeSet<InstanceAddr>,
         registry_let_go: &'a BTreeSet<InstanceAddr>,
     ) -> GuardContext<'a> {
-        let HoldFacts { restored_hold_since, registry_hold, api_server_ahead, .. } = self.facts.holds;
-        GuardContext { approved, restored_hold_since, registry_hold, registry_let_go, api_server_ahead }
+        let HoldFacts { restored, registry_hold, registry_resumes, api_server_ahead, .. } = self.facts.holds;
+        GuardContext { approved, restored, registry_hold, registry_resumes, registry_let_go, api_server_ahead }
     }
 
     /// Imported endpoints with their zone, node and pod: a tag names the zone, or else the Node of the pod that has the
