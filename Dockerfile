@@ -19,7 +19,7 @@ FROM scratch
 ARG TWINSPAN_REVISION
 COPY --from=build /image/ /
 LABEL org.opencontainers.image.title="Twinspan" \
-  org.opencontainers.image.description="Keeps Kubernetes Services and an etcd service registry equal, both ways" \
+  org.opencontainers.image.description="Keeps Kubernetes Services and an etcd service registry in sync, both ways" \
   org.opencontainers.image.licenses="Apache-2.0" \
   org.opencontainers.image.version="0.1.0" \
   org.opencontainers.image.revision="${TWINSPAN_REVISION}"

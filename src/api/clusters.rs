@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use twinspan_core::plan::import;
 
-/// Which other clusters' exports are imported, and when.
+/// The other clusters whose exports are imported, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.preference == 'LocalFirst' || self.minLocal == 1").message("spec.import.clusters.minLocal: only preference LocalFirst has it; leave it out").field_path(".minLocal"))]

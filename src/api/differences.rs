@@ -25,7 +25,7 @@ pub const MAX_BYTES: usize = 4096;
 /// One instance that one side lacks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct Difference {
-    /// Its `ip:port`, or the key of its record where that has no address.
+    /// The `ip:port`, or the key of the record where that has no address.
     #[schemars(length(max = 253))]
     pub instance: String,
     /// The side that has it.

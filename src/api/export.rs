@@ -59,7 +59,8 @@ pub struct Export {
     /// An address that leads to several pods has the sum of their weights, or its share where several lead to them.
     #[serde(default)]
     pub address: ExportAddress,
-    /// Which of a Node's addresses is exported. The annotation `twinspan.dev/export-address` on a Node overrides it.
+    /// The type of a Node's addresses that is exported. The annotation `twinspan.dev/export-address` on a Node
+    /// overrides it.
     #[serde(default)]
     pub node_address_type: NodeAddressType,
     /// The most Nodes that are exported of a Service whose Nodes all lead to every pod (externalTrafficPolicy Cluster):

@@ -11,16 +11,16 @@ use twinspan_core::plan::{departure, import};
 use super::Selector;
 use super::clusters::Clusters;
 
-/// Which records become endpoints, and for how long.
+/// The records that become endpoints, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Import {
-    /// Which records become endpoints, by their tags; empty selects all. GoZero and GRPC records have no tags.
+    /// The records that become endpoints, by their tags; empty selects all. GoZero and GRPC records have no tags.
     pub tag_selector: Selector,
     /// The use of records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of
     /// another cluster may not be routable here; All imports them too.
     pub other_clusters: OtherClusters,
-    /// Which other clusters these are, and when; only where `otherClusters` is All. Default: every one, always.
+    /// The other clusters that are meant, and when; only where `otherClusters` is All. Default: every one, always.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Clusters>,
     /// Key of a tag whose value becomes the zone of the endpoint; empty for none.

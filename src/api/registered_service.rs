@@ -74,7 +74,7 @@ pub struct RegisteredServiceSpec {
     pub registry_name: Option<String>,
     #[serde(default)]
     pub service: ServiceRef,
-    /// Which way instances go: Export from the cluster to the registry, Import from the registry to the cluster, or
+    /// The direction of instances: Export from the cluster to the registry, Import from the registry to the cluster, or
     /// Both.
     #[serde(default)]
     pub direction: Direction,
@@ -110,8 +110,8 @@ pub struct ServiceRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: Option<String>,
-    /// Which port of the Service is exported, and under whose name imports appear. May be absent where the Service has
-    /// one TCP port. More than one only for Kratos, each with a scheme of its own.
+    /// The port of the Service that is exported, and under whose name imports appear. May be absent where the Service
+    /// has one TCP port. More than one only for Kratos, each with a scheme of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -148,7 +148,7 @@ pub enum CreateService {
     ClusterIp,
 }
 
-/// Which way instances go.
+/// The direction of instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Direction {
     #[default]

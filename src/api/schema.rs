@@ -29,7 +29,7 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
-                "type": {"description": "Which condition.", "type": "string", "minLength": 1, "maxLength": 316},
+                "type": {"description": "The name of the condition.", "type": "string", "minLength": 1, "maxLength": 316},
                 "status": {"description": "Whether it holds.", "type": "string", "enum": ["True", "False", "Unknown"]},
                 "observedGeneration": {"description": "The `metadata.generation` that it is about.", "type": "integer", "format": "int64", "minimum": 0},
                 "lastTransitionTime": {"description": "When its status changed last.", "type": "string", "format": "date-time", "maxLength": 64},

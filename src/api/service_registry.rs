@@ -81,14 +81,14 @@ pub struct ServiceRegistrySpec {
     #[serde(default)]
     #[x_kube(validation = ("self == oldSelf", "spec.fence is immutable: create another ServiceRegistry instead"))]
     pub fence: Fence,
-    /// Which namespaces may use the registry, and for which names. Nothing is open by default: an empty list allows
+    /// The namespaces that may use the registry, and for which names. Nothing is open by default: an empty list allows
     /// nobody.
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allowed: Vec<AllowedUse>,
     #[serde(default)]
     pub import_policy: ImportPolicy,
-    /// Makes RegisteredServices for many Services and names at once. Absent makes none.
+    /// Makes RegisteredServices for many Services and names at once. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
 }
@@ -128,7 +128,7 @@ pub struct EtcdConnection {
     pub auth: Option<Auth>,
 }
 
-/// Which certificates to trust, and which to show. Secrets live in the operator's own namespace.
+/// The certificates to trust, and the one to show. Secrets live in the operator's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
@@ -145,7 +145,7 @@ pub struct Tls {
     pub server_name: Option<String>,
 }
 
-/// As which user to sign in to etcd; absent means as none.
+/// The etcd user. Default: none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
@@ -219,15 +219,15 @@ pub enum FenceMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedUse {
-    /// Which namespaces, by their labels; empty selects all.
+    /// The namespaces, by their labels; empty selects all.
     pub namespace_selector: Selector,
-    /// Which names in the registry; `*` stands for any characters, none included.
+    /// The names in the registry; `*` stands for any characters, none included.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub registry_names: Vec<String>,
 }
 
-/// Which addresses may become endpoints.
+/// The addresses that may become endpoints.
 // Not `cidr(c) == …`: Kubernetes 1.31 takes the cost of comparing two networks as boundless, and refuses the CRD.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -303,7 +303,7 @@ pub struct ServiceRegistryStatus {
     /// Until then `etcd` describes the registry before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_as: Option<ReturnedAs>,
-    /// The epoch, `<counter>/<holder>`, of another writer with our cluster ID. Nothing is written until it is
+    /// The epoch, `<counter>/<holder>`, of another writer with this cluster's ID. Nothing is written until it is
     /// approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]

@@ -36,7 +36,7 @@ pub enum RegistryError {
     #[error("the epoch of the registry is not ours yet; writing begins once it is raised")]
     NoEpoch,
     #[error(
-        "somebody else raised the epoch at {key} to {value}: another cluster or release uses our cluster ID; give one of them another \
+        "another writer raised the epoch at {key} to {value}: another cluster or release uses this cluster ID; give one of them another \
          spec.clusterID, or annotate the ServiceRegistry with twinspan.dev/approve-epoch={value} if it is gone"
     )]
     ClusterIdInUse { key: String, value: String },

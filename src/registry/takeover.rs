@@ -160,7 +160,7 @@ async fn take_over(
                 registry = handle.name,
                 key = fence.key(),
                 found,
-                "somebody else uses our cluster ID; nothing is written"
+                "another writer uses this cluster ID; nothing is written"
             );
             fence.set(FenceStatus::InUse { ours, found });
         }

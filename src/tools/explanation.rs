@@ -236,7 +236,9 @@ pub fn meaning(reason: Reason) -> &'static str {
             "another cluster's, and it waits while enough instances of this cluster are there (spec.import.clusters: LocalFirst); \
              nothing is wrong"
         }
-        Reason::Conflict => "a RegisteredService that precedes it, or somebody's record under our key, has it",
+        Reason::Conflict => {
+            "a RegisteredService that precedes it, or a record that another client wrote under Twinspan's key, has it"
+        }
     }
 }
 

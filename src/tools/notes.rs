@@ -17,7 +17,7 @@ pub fn of_service(preview: &Preview) -> Vec<String> {
 
 /// A note if no replica leads.
 pub fn of_leader(leader: Option<&str>) -> Option<String> {
-    leader.is_none().then(|| "nobody leads, so nothing is written; see twinspan doctor".to_owned())
+    leader.is_none().then(|| "no leader, so nothing is written; see twinspan doctor".to_owned())
 }
 
 /// A note about a registry of which only a part is watched.

@@ -235,7 +235,7 @@ impl fmt::Display for Status {
         match &self.leader {
             Some(leader) => line(f, "", format_args!("{leader} leads"))?,
             None if !self.leader_known => {}
-            None => writeln!(f, "nobody leads, so nothing is written; start the operator, or see twinspan doctor")?,
+            None => writeln!(f, "no leader, so nothing is written; start the operator, or see twinspan doctor")?,
         }
         match (self.registries.is_empty(), self.services.is_empty()) {
             (true, true) => writeln!(f, "\nNo resources found")?,
@@ -375,7 +375,7 @@ mod tests {
         let empty = Status { leader: None, services: Vec::new(), ..status("Synced", none) };
         assert!(!empty.is_well());
         let text = empty.to_string();
-        assert!(text.starts_with("nobody leads, so nothing is written; start the operator"), "{text}");
+        assert!(text.starts_with("no leader, so nothing is written; start the operator"), "{text}");
         assert!(text.ends_with("\n\nNo resources found\n"), "{text}");
     }
 }

@@ -77,7 +77,7 @@ fn authorities() -> String {
 pub fn labels(revision: &str) -> BTreeMap<String, String> {
     let labels = [
         ("title", "Twinspan"),
-        ("description", "Keeps Kubernetes Services and an etcd service registry equal, both ways"),
+        ("description", "Keeps Kubernetes Services and an etcd service registry in sync, both ways"),
         ("licenses", "Apache-2.0"),
         ("version", env!("CARGO_PKG_VERSION")),
         ("revision", revision),

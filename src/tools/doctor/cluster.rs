@@ -237,10 +237,8 @@ pub(super) async fn policy(request: &Request<'_>, kept: &Kept, findings: &mut Fi
 async fn leader(request: &Request<'_>, findings: &mut Findings<'_>) {
     match leadership::leader(&request.client, request.operator_namespace, Env::real().now()).await {
         Ok(Some(holder)) => findings.add(Level::Ok, format!("{holder} leads")),
-        Ok(None) => findings.add(
-            Level::Warn,
-            format!("nobody leads in namespace {}; does the operator run?", request.operator_namespace),
-        ),
+        Ok(None) => findings
+            .add(Level::Warn, format!("no leader in namespace {}; does the operator run?", request.operator_namespace)),
         Err(error) => findings.add(Level::Warn, format!("cannot read the Lease: {}", of_kube(&error))),
     }
 }

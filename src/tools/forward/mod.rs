@@ -36,7 +36,7 @@ const ANSWERED: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     #[error(
-        "nobody leads in namespace {0}; start the operator, or say with --operator-namespace where it is; see twinspan doctor"
+        "no leader in namespace {0}; start the operator, or say with --operator-namespace where it is; see twinspan doctor"
     )]
     NobodyLeads(String),
     #[error("cannot read Lease twinspan in namespace {namespace}: {text}; to open the page you need get on that Lease")]

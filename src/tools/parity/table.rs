@@ -266,8 +266,8 @@ mod tests {
         assert!(standing_by.agrees() && plain(&standing_by).contains("left out, Standby: so it is\n"), "{standing_by}");
         let before_ready = table.clone().explained(vec![account("[fd77::1]:80", "ExportedBeforeReady")]);
         assert!(before_ready.agrees(), "its gate is about to open: {before_ready}");
-        let text = table.remarked(["nobody leads".to_owned()]).to_string();
-        assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
+        let text = table.remarked(["no leader".to_owned()]).to_string();
+        assert!(text.ends_with("so it is\nnote: no leader\n"), "{text}");
         seen_by.cluster.remove(&lost);
         seen_by.dns = Dns::NotNamed;
         assert!(Table::new(&seen_by, "Kitex").agrees(), "a side that names nobody misses nobody");

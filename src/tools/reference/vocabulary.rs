@@ -62,7 +62,7 @@ const YOU_WRITE: [Word; 11] = [
     (
         APPROVE_EPOCH,
         "annotation of a ServiceRegistry",
-        "Takes over from a cluster that wrote with our cluster ID and is gone; its value is the epoch that the reason `ClusterIDInUse` comes \
+        "Takes over from a cluster that wrote with this cluster's ID and is gone; its value is the epoch that the reason `ClusterIDInUse` comes \
          with. `twinspan approve` sets it.",
     ),
     (
@@ -96,7 +96,7 @@ const TWINSPAN_WRITES: [Word; 13] = [
          does not start beside it.",
     ),
     (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
-    (MANAGED_BY_LABEL, "label of an EndpointSlice", "Who manages the slice; Twinspan leaves all others alone."),
+    (MANAGED_BY_LABEL, "label of an EndpointSlice", "The manager of the slice; Twinspan leaves all others alone."),
     (HEADLESS_LABEL, "label of an EndpointSlice", "On slices of headless Services, as Kubernetes itself does."),
     (
         TRIGGER_TIME_ANNOTATION,
@@ -126,7 +126,7 @@ const TWINSPAN_WRITES: [Word; 13] = [
     (
         OWNER_TAG,
         "tag of a Kitex, Hertz or Kratos record",
-        "Who exported it: `<clusterID>/<namespace>/<RegisteredService>`.",
+        "The exporter: `<clusterID>/<namespace>/<RegisteredService>`.",
     ),
     (HEALED_TAG, "tag of a Kitex, Hertz or Kratos record", "Marks a lost registration that Twinspan restored."),
 ];

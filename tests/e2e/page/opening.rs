@@ -22,7 +22,7 @@ async fn what_is_missing_is_said(suite: Arc<Suite>) -> Result<()> {
         anyhow::Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
     };
     let (code, errors) = open(&[]).await?;
-    ensure!(code == Some(1) && errors.contains("nobody leads in namespace"), "{errors}");
+    ensure!(code == Some(1) && errors.contains("no leader in namespace"), "{errors}");
 
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;

@@ -146,7 +146,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
 
     // No replica leads: a killed replica cannot release its Lease.
     twinspan.part().kill().await?;
-    named_by_both(&held, &last.to_string(), "nobody leads").await?;
+    named_by_both(&held, &last.to_string(), "no leader").await?;
     let late = pod(&held, "late", true).await?;
     explained(bed, &late.to_string(), "ToBeExported", "waits for the leader").await?;
     unreachable(&held, last).await
