@@ -33,7 +33,7 @@ fn changes() -> Vec<(&'static str, Op)> {
         ("a pod becomes ready", Op::PodAdd { cluster: 0, service: 1 }),
         ("a pod is deleted", Op::PodDelete { pod: 0 }),
         ("three pods are deleted, and three others follow", Op::ScaleToZero { cluster: 0, service: 5, seconds: 20 }),
-        ("somebody deletes a slice of ours", Op::DeleteSlice { cluster: 0, service: 3 }),
+        ("another client deletes a slice of Twinspan", Op::DeleteSlice { cluster: 0, service: 3 }),
         ("the lease of all own records is revoked", Op::LeaseRevoked { pod: 1 }),
         ("every watch of etcd ends", Op::EtcdWatchesCut),
         ("every watch of the API server ends", Op::ApiWatchesCut { cluster: 0 }),

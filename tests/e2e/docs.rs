@@ -141,6 +141,8 @@ impl Reader {
         let mut environment = bed.environment();
         environment.insert("TWINSPAN_DNS".to_owned(), bed.dns.address().to_string());
         environment.insert("ETCD".to_owned(), bed.registry.endpoint().trim_start_matches("http://").to_owned());
+        // Each block has a shell of its own, and the quick start exports this in an earlier one.
+        environment.insert("VM".to_owned(), "192.0.2.4:8888".to_owned());
         let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
         Ok(Self { path, environment })
     }

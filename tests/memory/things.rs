@@ -22,8 +22,8 @@ use crate::{MANY, blocks, bytes_each};
 pub fn all() -> Vec<(&'static str, f64)> {
     vec![
         ("a record of a Kitex server", bytes_each(|| view(MANY, |n| value(n, "null")))),
-        ("a record of ours, with one tag beside its owner's", bytes_each(|| view(MANY, |n| value(n, OWNED)))),
-        ("an endpoint in a slice of ours", bytes_each(|| objects(MANY / 100, our_slice))),
+        ("a record of Twinspan, with one tag beside its owner's", bytes_each(|| view(MANY, |n| value(n, OWNED)))),
+        ("an endpoint in a slice of Twinspan", bytes_each(|| objects(MANY / 100, our_slice))),
         ("an endpoint of a pod, with its node and zone", bytes_each(|| objects(MANY / 100, pods_slice))),
         ("a pod", bytes_each(|| objects(MANY, pod))),
         ("a Service", bytes_each(|| objects(MANY, service))),

@@ -166,7 +166,7 @@ async fn words_are_complete(reader: &Reader) -> Result<()> {
     };
     ensure!(!STATES.iter().any(unknown), "{compared}");
     reader.use_language("zh-CN").await?;
-    reader.reads("#detail", &["已扣留", "未就绪", "两侧对照", "仅集群"]).await?;
+    reader.reads("#detail", &["已暂缓", "未就绪", "两侧对照", "仅集群"]).await?;
     reader.reads("#states", &["失去注册", "被拒绝", "一致"]).await?;
     reader.use_language("en").await?;
     reader.reads("#detail", &["Both sides", "cluster only", "registry only", "not here"]).await
