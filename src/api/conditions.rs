@@ -117,7 +117,7 @@ reasons! {
     Observing [READY, DISCOVERED]: "With policy Observe the same: the status says what there would be to write, and nothing is written.";
     NotRequested [EXPORTED, IMPORTED]: "`spec.direction` leaves this direction out.";
     NothingHeld [DELETIONS_HELD]: "No limit is reached; a few deletions may wait seconds for more evidence.";
-    Held [DELETIONS_HELD, DISCOVERED]: "More instances, or discovered RegisteredServices, would go than the guard lets go unexplained. See whether they were lost; approve if they ended.";
+    Held [DELETIONS_HELD, DISCOVERED]: "More instances, or discovered RegisteredServices, would be removed than the guard allows without an explanation. See whether they were lost; approve if they ended.";
     ForeignWeightsTooLow [SHARE_LIMITED]: "The foreign records have so little weight that weights of 1 are more than the share. Let their servers register with the weight that the message names.";
     ForeignWeightsTooHigh [SHARE_LIMITED]: "The foreign records have so much weight that weights of 10000 are less than the share. Let their servers register with the weight that the message names.";
     Pending [EXPORTED, IMPORTED]: "A complete list of the registry, or a Service that is being created, is waited for; no action is needed.";

@@ -17,7 +17,7 @@ pub struct HoldStatus {
     /// When it began, by the API server's clock. No two holds of an object have the same.
     #[schemars(schema_with = "schema::time")]
     pub since: Time,
-    /// When it lets the deletions go.
+    /// When the held deletions are released.
     #[schemars(schema_with = "schema::time")]
     pub until: Time,
     /// Follows from `since` and the held deletions: the annotation `twinspan.dev/approve-deletions` with this value

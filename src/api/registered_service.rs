@@ -186,7 +186,7 @@ pub struct DeletionGuard {
     /// Services with fewer instances are guarded only against losing their last one.
     #[schemars(range(min = 1, max = 100000))]
     pub min_instances: i32,
-    /// How many percent of the instances may go within a minute while nothing explains it; more are held.
+    /// The percentage of the instances that is removed within a minute although nothing explains it; more are held.
     #[schemars(range(min = 1, max = 100))]
     pub max_delete_percent: i32,
     /// How long deletions are held before they are carried out all the same, in seconds; 0 holds none.

@@ -92,7 +92,7 @@ const TWINSPAN_WRITES: [Word; 13] = [
     (
         REGISTRIES_ANNOTATION,
         "annotation of the operator's Lease",
-        "The ServiceRegistries that the release serves, separated by commas; absent means all. Another release that serves one of them \
+        "The ServiceRegistries that the release serves, separated by commas; default: all. Another release that serves one of them \
          does not start beside it.",
     ),
     (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
