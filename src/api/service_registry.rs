@@ -58,8 +58,8 @@ pub struct ServiceRegistrySpec {
     pub format: RecordFormat,
     /// The start of every key of the registry: printable ASCII without `%`. Default: the default of the format:
     /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
-    /// for GoZero and GRPC, `/service/default/default` for GoFrame (prefix, deployment, namespace). An empty one is valid
-    /// for Kitex and with `leadingSlash`. The one in force is in status. Immutable.
+    /// for GoZero and GRPC, `/service/default/default` for GoFrame (prefix, deployment, namespace). An empty one
+    /// is valid for Kitex and with `leadingSlash`. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
