@@ -103,12 +103,56 @@ async fn each_failure_of_the_handshake_has_its_reason() {
     };
     let known = || pki.settings(true);
     told(failed(TlsSettings { ca: Pki::new("a stranger's").settings(true).ca, ..known() }).await, "UnknownIssuer");
-    told(failed(TlsSettings { ca: None, ..known() }).await, "");
-    told(failed(TlsSettings { ca: Some(b"no PEM".to_vec()), ..known() }).await, "no certificate of an authority");
+    let none = rustls_native_certs::load_native_certs().certs.is_empty();
+    let of_system = if none { "the system's authorities: none" } else { "UnknownIssuer" };
+    told(failed(TlsSettings { ca: None, ..known() }).await, of_system);
     told(failed(TlsSettings { server_name: Some("other".to_owned()), ..known() }).await, "not valid for name");
-    told(failed(TlsSettings { server_name: Some("no name".to_owned()), ..known() }).await, "invalid dns name");
-    let of_another = (known().identity.unwrap().0, Pki::new("a stranger's").settings(true).identity.unwrap().1);
-    told(failed(TlsSettings { identity: Some(of_another), ..known() }).await, "");
+}
+
+#[tokio::test]
+async fn material_that_cannot_be_used_is_named_with_its_remedy() {
+    let pki = Pki::new("ours");
+    let endpoint = serve(pki.acceptor(b"h2")).await;
+    let known = || pki.settings(true);
+    let (certificate, key) = known().identity.unwrap();
+    let strange_key = Pki::new("a stranger's").settings(true).identity.unwrap().1;
+    let pem = |text: &str| text.as_bytes().to_vec();
+    let no_der = pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let no_base64 = pem("-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n");
+    let ca = |ca: Vec<u8>| TlsSettings { ca: Some(ca), ..known() };
+    let identity = |certificate: &[u8], key: &[u8]| TlsSettings {
+        identity: Some((certificate.to_vec(), key.to_vec())),
+        ..known()
+    };
+    let named = |name: &str| TlsSettings { server_name: Some(name.to_owned()), ..known() };
+    for (settings, told) in [
+        (ca(pem("no PEM")), "ca.crt: no certificate is there; give certificates in PEM"),
+        (ca(no_base64.clone()), "ca.crt: base64 decode error: "),
+        (ca(no_der.clone()), "ca.crt: no certificate of an authority can be read; give certificates in PEM"),
+        (identity(b"", &key), "tls.crt: no certificate is there; give certificates in PEM"),
+        (identity(&key, &certificate), "tls.crt: no certificate is there; give certificates in PEM"),
+        (identity(&no_base64, &key), "tls.crt: base64 decode error: "),
+        (identity(&no_der, &key), "tls.crt: invalid peer certificate: BadEncoding; give certificates in PEM"),
+        (
+            identity(&certificate, b""),
+            "tls.key: no private key is there that can be read (no items found); give it in PEM, without a passphrase",
+        ),
+        (
+            identity(&certificate, &strange_key),
+            "tls.key: keys may not be consistent: KeyMismatch; give the private key of the certificate in tls.crt",
+        ),
+        (
+            named("no name"),
+            "tls.serverName: no certificate can have the name \"no name\" (invalid dns name); \
+             give a name that is in the server's certificate",
+        ),
+    ] {
+        match failure(&endpoint, settings).await {
+            RegistryError::TlsFailed(text) if told.ends_with(": ") => assert!(text.starts_with(told), "{text}"),
+            RegistryError::TlsFailed(text) => assert_eq!(text, told),
+            other => panic!("{told}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
