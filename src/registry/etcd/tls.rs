@@ -10,7 +10,6 @@ use std::sync::Arc;
 use http::Uri;
 use rustls_native_certs::CertificateResult;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
@@ -19,7 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tower::BoxError;
 
-use super::settings::{CONNECT, TlsSettings};
+use super::settings::TlsSettings;
 
 /// HTTP/2 over TLS in ALPN (RFC 9113, 3.2).
 const H2: &[u8] = b"h2";
@@ -73,14 +72,16 @@ impl Tls {
         Ok(Self { connector: TlsConnector::from(Arc::new(config(settings)?)), name })
     }
 
+    /// Waits for the member without a limit.
+    ///
     /// # Errors
-    /// The [`TlsFailure`]; or the member is silent, closes the connection, or does not speak HTTP/2.
+    /// The [`TlsFailure`]; or the member closes the connection, or does not speak HTTP/2.
     pub async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, BoxError> {
-        let stream = match timeout(CONNECT, self.connector.connect(self.name.clone(), tcp)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(TlsFailure::of(&error).map_or_else(|| error.into(), Into::into)),
-            Err(_) => return Err(format!("no answer to TLS within {} s", CONNECT.as_secs()).into()),
-        };
+        let stream = self
+            .connector
+            .connect(self.name.clone(), tcp)
+            .await
+            .map_err(|error| TlsFailure::of(&error).map_or_else(|| BoxError::from(error), Into::into))?;
         match stream.get_ref().1.alpn_protocol() {
             Some(H2) => Ok(stream),
             _ => Err("the server does not speak HTTP/2".into()),
@@ -101,7 +102,10 @@ fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsFailure> {
                 TlsFailure::of_material(KEY, reason, "give it in PEM, without a passphrase")
             })?;
             builder.with_client_auth_cert(chain, key).map_err(|error| match error {
-                rustls::Error::InvalidCertificate(_) => TlsFailure::of_material(CERTIFICATE, error, IN_PEM),
+                // The words of rustls for the error as a whole blame the peer.
+                rustls::Error::InvalidCertificate(why) => {
+                    TlsFailure::of_material(CERTIFICATE, format!("the certificate is invalid ({why})"), IN_PEM)
+                }
                 _ => TlsFailure::of_material(KEY, error, "give the private key of the certificate in tls.crt"),
             })?
         }
