@@ -11,6 +11,7 @@ mod documents;
 mod log_fields;
 mod pages;
 mod parts;
+mod progress;
 mod rules;
 mod source;
 mod translations;

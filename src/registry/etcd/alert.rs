@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,30 +16,37 @@ use tower::BoxError;
 
 use super::tls::TlsFailure;
 
-/// The alert that ended the latest connection, until the next one fails in another way or is accepted.
+/// The alert of the latest connection of a channel.
 #[derive(Clone, Debug, Default)]
-pub struct Alert(Arc<Mutex<Option<TlsFailure>>>);
+pub struct LatestAlert(Arc<Mutex<Alert>>);
 
-impl Alert {
-    pub fn forget(&self) {
-        self.set(None);
+impl LatestAlert {
+    /// The alert of a new connection, which has none yet. That of the connection before is no cause any more: its calls
+    /// have failed before the channel connects again.
+    pub fn renew(&self) -> Alert {
+        let alert = Alert::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = alert.clone();
+        alert
     }
 
     /// The reason why a call failed with this error.
     pub fn or(&self, error: impl Into<BoxError>) -> BoxError {
-        let alert = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        alert.map_or_else(|| error.into(), Into::into)
+        let alert = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        alert.0.get().cloned().map_or_else(|| error.into(), Into::into)
     }
+}
 
+/// The alert that ended one connection, if one did.
+#[derive(Clone, Debug, Default)]
+pub struct Alert(Arc<OnceLock<TlsFailure>>);
+
+impl Alert {
     /// Remembers the failure that an error of the connection is about.
     pub fn note(&self, error: &io::Error) {
         if let Some(failure) = TlsFailure::of(error) {
-            self.set(Some(failure));
+            // The first is the cause of the others.
+            let _ = self.0.set(failure);
         }
-    }
-
-    fn set(&self, failure: Option<TlsFailure>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 }
 
@@ -48,14 +55,13 @@ impl Alert {
 pub struct AlertedStream {
     stream: TlsStream<TcpStream>,
     alert: Alert,
-    accepted: bool,
     /// The error of a write, until the reason is read.
     failed: Option<io::Error>,
 }
 
 impl AlertedStream {
     pub fn new(stream: TlsStream<TcpStream>, alert: Alert) -> Self {
-        Self { stream, alert, accepted: false, failed: None }
+        Self { stream, alert, failed: None }
     }
 
     /// Writes, and looks for an alert that waits unread once the connection takes no more data. The end of the
@@ -84,16 +90,9 @@ impl AlertedStream {
 
 impl AsyncRead for AlertedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        match &read {
-            Err(error) => self.alert.note(error),
-            // A server sends data only to a client that it accepts.
-            Ok(()) if !self.accepted && buf.filled().len() > before => {
-                self.accepted = true;
-                self.alert.forget();
-            }
-            Ok(()) => {}
+        if let Err(error) = &read {
+            self.alert.note(error);
         }
         Poll::Ready(read)
     }

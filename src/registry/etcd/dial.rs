@@ -11,12 +11,14 @@ use etcd_client::{Channel, Client, ConnectOptions, Error};
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 
-use super::alert::{Alert, AlertedStream};
+use super::alert::{AlertedStream, LatestAlert};
 use super::call::CALL;
 use super::settings::{CONNECT, TlsSettings};
 use super::tls::Tls;
@@ -71,8 +73,9 @@ fn over_tls(uri: Uri, tls: Tls) -> Result<Channel, Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    // Divided among the addresses of a name, so that one which is silent leaves time for the next.
     tcp.set_connect_timeout(Some(CONNECT));
-    let alert = Alert::default();
+    let alert = LatestAlert::default();
     // The connector makes TLS itself, so the channel connects as for http, and its requests name https.
     let host = uri.authority().map(ToString::to_string).unwrap_or_default();
     let endpoint = settled(Endpoint::from_shared(format!("http://{host}"))?).origin(uri.clone());
@@ -84,18 +87,21 @@ fn over_tls(uri: Uri, tls: Tls) -> Result<Channel, Error> {
     Ok(Channel::Custom(BoxCloneSyncService::new(channel)))
 }
 
-async fn open(tcp: HttpConnector, uri: Uri, tls: Tls, alert: Alert) -> Result<TokioIo<AlertedStream>, BoxError> {
+/// Looks the name up, connects and makes TLS, all within [`CONNECT`].
+async fn open<C>(tcp: C, uri: Uri, tls: Tls, alert: LatestAlert) -> Result<TokioIo<AlertedStream>, BoxError>
+where
+    C: Service<Uri, Response = TokioIo<TcpStream>, Error: Into<BoxError>>,
+{
+    let deadline = Instant::now() + CONNECT;
+    let late = |what: &str| format!("{what} within {} s", CONNECT.as_secs());
     let opened = async {
-        let stream = tcp.oneshot(uri).await?;
-        tls.handshake(stream.into_inner()).await
+        let connected = timeout_at(deadline, tcp.oneshot(uri)).await.map_err(|_| late("no address and connection"))?;
+        let tcp = connected.map_err(Into::into)?.into_inner();
+        timeout_at(deadline, tls.handshake(tcp)).await.map_err(|_| late("no answer to TLS"))?
     };
-    match opened.await {
-        Ok(stream) => Ok(TokioIo::new(AlertedStream::new(stream, alert))),
-        Err(error) => {
-            alert.forget();
-            Err(error)
-        }
-    }
+    let opened = opened.await;
+    let alert = alert.renew();
+    opened.map(|stream| TokioIo::new(AlertedStream::new(stream, alert)))
 }
 
 #[cfg(test)]

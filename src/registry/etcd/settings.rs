@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The deadline of a TCP and TLS handshake.
+/// The deadline of a connection: the lookup of the name, TCP and TLS together.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
 
 /// Everything that a connection needs, Secrets included.
