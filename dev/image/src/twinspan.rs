@@ -35,7 +35,7 @@ pub struct Built {
 /// Builds the program for a Rust target, and the image around it.
 pub fn build(name: &str, target: &str, source: &Source) -> Result<Built> {
     let program = binary::build(target, source)?;
-    let sbom = sbom::document(target, source)?;
+    let sbom = sbom::document(target, source, &program)?;
     let image = Image {
         name: name.to_owned(),
         architecture: binary::architecture(target)?.to_owned(),
