@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::binary::Source;
 use crate::{Image, Root, binary, sbom};
 
-const PROGRAM: &str = "usr/local/bin/twinspan";
+/// The path of the program in the image.
+pub const PROGRAM: &str = "usr/local/bin/twinspan";
 /// `nonroot`, as in the distroless images.
 const USER: u32 = 65532;
 /// On the path, so that `kubectl exec … -- twinspan status` works.
