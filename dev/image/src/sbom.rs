@@ -1,5 +1,5 @@
-//! The software bill of materials: the program, its linked parts, and the list of authorities beside it in the image, as
-//! SPDX 2.3 JSON. It owns the conversion of the output of cargo and dpkg to SPDX; it does not know the image.
+//! The software bill of materials: the program, its linked parts, and the list of authorities beside it in the image,
+//! as SPDX 2.3 JSON. It owns the conversion of the output of cargo and dpkg to SPDX; it does not know the image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,8 +104,8 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     found
 }
 
-/// The additions of the compiler and the linker. Where dpkg knows the files of the C compiler, scanners get its name and
-/// version of them, for distributions mend faults without a new version of glibc.
+/// The additions of the compiler and the linker. Where dpkg knows the files of the C compiler, scanners get its name
+/// and version of them, for distributions mend faults without a new version of glibc.
 fn runtime(target: &str) -> Result<Vec<Package>> {
     let compiler = binary::compiler(target)?;
     let part = |name: &str, version: String, licence: &str| Package {

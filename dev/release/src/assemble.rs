@@ -1,6 +1,7 @@
 //! Writes the directory of a release from programs that are built. Owns the files and the order of the layout: a tag
 //! comes after its signature and after everything that it leads to. Refuses to know compilers and registries.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -76,9 +77,13 @@ impl Shelf<'_> {
     }
 }
 
-/// Writes the release into its directory, in place of an earlier one.
+/// Writes the release into its directory, in place of an earlier one, but for the promise: the caller writes it when
+/// nothing is in doubt any more.
 pub fn assemble(options: &Options, source: &Source, built: &[Built]) -> Result<Promise> {
     let directory = options.directory.as_path();
+    let asked: BTreeSet<&str> = options.architectures.iter().map(String::as_str).collect();
+    let have: BTreeSet<&str> = built.iter().map(|it| it.image.architecture.as_str()).collect();
+    ensure!(asked == have && built.len() == asked.len(), "{asked:?} was asked for, and {have:?} was built");
     clear(directory)?;
     let mut shelf = Shelf { directory, sums: Vec::new(), files: Vec::new() };
     let mut downloads = Vec::new();
@@ -115,8 +120,6 @@ pub fn assemble(options: &Options, source: &Source, built: &[Built]) -> Result<P
     let mut files = shelf.files;
     files.sort();
     let signed = options.key.is_some();
-    let promise =
-        Promise { version: VERSION.to_owned(), revision: source.revision.clone(), image, chart, signed, files };
-    promise.write(directory)?;
-    Ok(promise)
+    let (version, revision) = (VERSION.to_owned(), source.revision.clone());
+    Ok(Promise { version, revision, image, chart, signed, files })
 }

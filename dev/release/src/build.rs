@@ -1,5 +1,5 @@
-//! Builds a release: asks for whatever this machine may lack, compiles, and leaves the rest to `assemble`. Owns the rule
-//! that a release is made of one commit, before and after. Refuses to know registries.
+//! Builds a release: asks for whatever this machine may lack, compiles, and leaves the rest to `assemble`. Owns the
+//! rule that a release is made of one commit, before and after. Refuses to know registries.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -65,6 +65,7 @@ pub fn build(options: &Options) -> Result<Promise> {
     if !options.rehearsal {
         same_commit(&source, &of_commit()?)?;
     }
+    promise.write(&options.directory)?;
     Ok(promise)
 }
 

@@ -1,5 +1,5 @@
-//! Reads a release back from its registry and compares it with the directory, which it verifies first: what has the same
-//! bytes in the registry is as good as there, its signatures too.
+//! Reads a release back from its registry and compares it with the directory, which it verifies first: what has the
+//! same bytes in the registry is as good as there, its signatures too.
 
 use std::path::Path;
 

@@ -1,10 +1,10 @@
 //! A release of Twinspan: made of one commit, pushed into a registry, and looked at there.
 //!
-//! - [`prepare`] asks for whatever a build may lack, and [`build`] compiles the programs and writes everything else as
-//!   files of one directory, without a registry: images, chart, archives, checksums and signatures. [`Promise`] says what
-//!   is among them, and [`verify`] compares the directory with it.
-//! - [`layout`]: what goes into a registry. [`chart`], [`image`], [`archive`], [`manifests`]: what is in it and beside it.
-//!   [`signature`]: keys and signatures as cosign has them.
+//! - [`prepare`] asks for whatever a build may lack, and [`build`] compiles the programs and writes everything else
+//!   as files of one directory, without a registry: images, chart, archives, checksums and signatures. [`Promise`]
+//!   says what is among them, and [`verify`] compares the directory with it.
+//! - [`layout`]: what goes into a registry. [`chart`], [`image`], [`archive`], [`manifests`]: what is in it and
+//!   beside it. [`signature`]: keys and signatures as cosign has them.
 //! - [`Registry`]: `prepare` asks for the right to push, `push` writes the layout into a registry, and `check` compares
 //!   the two.
 //!

@@ -94,7 +94,9 @@ async fn run(command: Command) -> Result<()> {
         Command::Prepare { input, protocol } => {
             let options = input.options()?;
             if let [only] = &options.architectures[..] {
-                eprintln!("release: AN INDEX OF ONE ARCHITECTURE: {only} alone; no other machine can run this version");
+                eprintln!(
+                    "release: AN INDEX OF ONE ARCHITECTURE: {only} alone; machines of another architecture cannot run this version"
+                );
             }
             if options.key.is_none() {
                 eprintln!("release: NOTHING IS SIGNED: there is no KEY");

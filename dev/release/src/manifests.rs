@@ -1,5 +1,5 @@
-//! Twinspan without Helm as one file of a release: the CRDs, and `deploy/twinspan.yaml` with the released image. Owns that
-//! file; refuses to know what the manifests say.
+//! Twinspan without Helm as one file of a release: the CRDs, and `deploy/twinspan.yaml` with the released image. Owns
+//! that file; refuses to know what the manifests say.
 
 use anyhow::{Context, Result, ensure};
 use twinspan_image::{repository, twinspan};

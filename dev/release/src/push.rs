@@ -1,6 +1,6 @@
-//! Pushes the layout of a release, which is verified before. Owns the order, which is the layout's: what is referred to
-//! comes first, then signatures, and at last the tags of the version. A version that is there with another content stays,
-//! for somebody may have installed it.
+//! Pushes the layout of a release, which is verified before. Owns the order, which is the layout's: what is referred
+//! to comes first, then signatures, and at last the tags of the version. A version that is there with another content
+//! stays, for somebody may have installed it.
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_client::Reference;
@@ -16,8 +16,8 @@ use crate::registry::{Registry, fallback};
 use crate::{VERSION, assemble, chart, names, verify};
 
 impl Registry {
-    /// Fails, and says why, unless a release of this commit could be pushed: the credentials suffice, and the version is
-    /// not there, or is of the same commit. What it pushes to find out is a blob of two bytes without a name.
+    /// Fails, and says why, unless a release of this commit could be pushed: the credentials suffice, and the version
+    /// is not there, or is of the same commit. What it pushes to find out is a blob of two bytes without a name.
     pub async fn prepare(&self, options: &Options, source: &Source) -> Result<()> {
         let image = names::image(&options.registry);
         let package = chart::package(&image, source.created)?;

@@ -18,8 +18,8 @@ use twinspan_image::digest;
 
 /// For a connection.
 const CONNECTION: Duration = Duration::from_secs(30);
-/// From the start of a request until its answer begins, and between two parts of an answer. The upload of a chunk, which
-/// has at most 4 MiB, is within it: a line that carries 7 kB a second suffices.
+/// From the start of a request until its answer begins, and between two parts of an answer. The upload of a chunk,
+/// which has at most 4 MiB, is within it: a line that carries 7 kB a second suffices.
 const SILENCE: Duration = Duration::from_secs(600);
 /// By which a credential helper says that it has none (docker-credential-helpers, `credentials/error.go`).
 const NOT_FOUND: &str = "credentials not found in native keychain";

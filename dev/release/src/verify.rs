@@ -1,5 +1,5 @@
-//! Compares the directory of a release with its promise: the files, the layout, and the signatures by the public key that
-//! lies beside them. Refuses to know registries, so that nothing is pushed before all of it is looked at.
+//! Compares the directory of a release with its promise: the files, the layout, and the signatures by the public key
+//! that lies beside them. Refuses to know registries, so that nothing is pushed before all of it is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

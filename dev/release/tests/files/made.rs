@@ -44,7 +44,8 @@ impl Release {
             .map(|architecture| built(directory.path(), architecture, fault, &source))
             .collect();
         let release = Self { directory };
-        assemble(&release.options(registry, fault), &source, &built).unwrap();
+        let promise = assemble(&release.options(registry, fault), &source, &built).unwrap();
+        promise.write(&release.path()).unwrap();
         release
     }
 

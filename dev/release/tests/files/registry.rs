@@ -1,5 +1,5 @@
-//! A registry that a test plays: blobs, manifests, tokens, and no API for referrers. Owns what the distribution spec asks
-//! of it, as far as a release does, and the faults that a test wants.
+//! A registry that a test plays: blobs, manifests, tokens, and no API for referrers. Owns what the distribution spec
+//! asks of it, as far as a release does, and the faults that a test wants.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -133,11 +133,15 @@ fn an_index_that_lacks_a_platform_is_found() {
 #[test]
 fn only_a_release_is_removed_for_the_next_one() {
     let release = Release::new(REGISTRY, Fault::default());
-    let options = release.options(REGISTRY, Fault::default());
+    let mut options = release.options(REGISTRY, Fault::default());
+    let error = assemble(&options, &source(0), &[]).unwrap_err();
+    assert!(error.to_string().contains("was asked for"), "{error}");
+    options.architectures.clear();
     std::fs::write(release.file("release.json"), "").unwrap();
     let unfinished = complaint(&release);
     assert!(unfinished.contains("a build did not end"), "{unfinished}");
     assemble(&options, &source(0), &[]).unwrap();
+    assert!(complaint(&release).contains("a build did not end"), "the promise is written too early");
 
     std::fs::remove_file(release.file("release.json")).unwrap();
     let error = assemble(&options, &source(0), &[]).unwrap_err();
