@@ -54,8 +54,27 @@ async fn answer(State((host, content)): State<Shared>, request: Request<Body>) -
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().replace("%3A", ":").replace("%2C", ",").replace("%2F", "/");
     let header = |name: &str| head.headers.get(name).map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default();
-    let mut content = content.lock().unwrap();
-    content.answer(&host, head.method.as_str(), &path, &query, &header("content-type"), &header("authorization"), body)
+    let asked = Asked {
+        host,
+        method: head.method.to_string(),
+        path,
+        query,
+        media_type: header("content-type"),
+        authorization: header("authorization"),
+        body,
+    };
+    content.lock().unwrap().answer(&asked)
+}
+
+/// The parts of a request.
+struct Asked {
+    host: String,
+    method: String,
+    path: String,
+    query: String,
+    media_type: String,
+    authorization: String,
+    body: Bytes,
 }
 
 fn plain(status: u16) -> Response<Body> {
@@ -72,17 +91,8 @@ fn error(status: u16, code: &str) -> Response<Body> {
 }
 
 impl Content {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a request")]
-    fn answer(
-        &mut self,
-        host: &str,
-        method: &str,
-        path: &str,
-        query: &str,
-        media_type: &str,
-        authorization: &str,
-        body: Bytes,
-    ) -> Response<Body> {
+    fn answer(&mut self, asked: &Asked) -> Response<Body> {
+        let Asked { host, method, path, query, media_type, authorization, body } = asked;
         if path == "/token" {
             return self.token(query);
         }
@@ -91,11 +101,11 @@ impl Content {
             return Response::builder().status(401).header("WWW-Authenticate", challenge).body(Body::empty()).unwrap();
         }
         let Some(path) = path.strip_prefix("/v2/").filter(|path| !path.is_empty()) else { return plain(200) };
-        if !["GET", "HEAD"].contains(&method) {
+        if !["GET", "HEAD"].contains(&method.as_str()) {
             self.writes += 1;
         }
         if let Some((repository, name)) = path.split_once("/blobs/uploads/") {
-            return self.upload(method, repository, name, query, &body);
+            return self.upload(method, repository, name, query, body);
         }
         if let Some((_, name)) = path.split_once("/blobs/") {
             return self.blobs.get(name).map_or_else(|| plain(404), |found| Response::new(found.clone().into()));
@@ -105,8 +115,8 @@ impl Content {
             if !name.starts_with("sha256:") {
                 self.tags.push(format!("{repository}:{name}"));
             }
-            let kept = (media_type.to_owned(), body.clone());
-            self.manifests.insert(format!("{repository}:{}", digest(&body)), kept.clone());
+            let kept = (media_type.clone(), body.clone());
+            self.manifests.insert(format!("{repository}:{}", digest(body)), kept.clone());
             self.manifests.insert(format!("{repository}:{name}"), kept);
             return at(201, path);
         }
