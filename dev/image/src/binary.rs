@@ -1,4 +1,4 @@
-//! Builds the program of the image: one static file. It owns the flags, the toolchain and the source revision of that
+//! Builds the program of the image: one static file. Owns the flags, the toolchain and the source revision of that
 //! build.
 //!
 //! `docs/decisions/0021-static-image.md` says why the build is static, and how names are resolved then.

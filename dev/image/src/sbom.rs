@@ -1,5 +1,5 @@
 //! The software bill of materials: the program, its linked parts, and the list of authorities beside it in the image,
-//! as SPDX 2.3 JSON. It owns the conversion of the output of cargo and dpkg to SPDX; it does not know the image.
+//! as SPDX 2.3 JSON. Owns the conversion of the output of cargo and dpkg to SPDX; refuses to know the image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ struct Package {
     licence: String,
     /// `cargo`, `deb`, or `generic` for other sources.
     kind: &'static str,
-    /// What a purl has after the type and before the name, with its slash, and after the version.
+    /// The parts of a purl before the name, with a slash, and after the version.
     purl: (String, String),
     sha256: Option<String>,
 }

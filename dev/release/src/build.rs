@@ -13,7 +13,7 @@ use crate::promise::Promise;
 use crate::signature::Key;
 use crate::{VERSION, names};
 
-/// What would change a release without a trace in its commit.
+/// Each would change a release without a trace in its commit.
 const VARIABLES: [&str; 3] = ["TWINSPAN_REVISION", "SOURCE_DATE_EPOCH", binary::PROFILE];
 /// In the repository, the public key of its releases.
 const ANCHOR: &str = "cosign.pub";
@@ -93,7 +93,7 @@ fn same_commit(before: &Source, after: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Whoever installed an earlier release verifies the next one with the key that they have.
+/// A person with an earlier release verifies the next one with the key that they have.
 fn anchored(key: Option<&Key>, anchor: Option<&str>) -> Result<()> {
     let (Some(key), Some(anchor)) = (key, anchor) else { return Ok(()) };
     ensure!(key.public()?.trim() == anchor.trim(), "the key is not that of {ANCHOR} in the repository");

@@ -19,7 +19,7 @@ pub fn of(image: &str) -> Result<String> {
     let mut all = format!("# Twinspan {VERSION} without Helm: kubectl apply --server-side -f {}\n", name());
     for path in SOURCES {
         let text = std::fs::read_to_string(repository().join(path)).with_context(|| path.to_owned())?;
-        // What a comment in front of the documents says is about a checkout.
+        // A comment in front of the documents is about a checkout.
         let documents = text.split_once("---\n").map_or(text.as_str(), |(_, documents)| documents);
         all = all + "---\n" + documents;
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Its name in the directory.
+/// The name of the file in the directory.
 pub(crate) const FILE: &str = "release.json";
 
 /// A release, without its contents.

@@ -12,12 +12,12 @@ use crate::build::Options;
 use crate::image::EMPTY;
 use crate::layout::{Entry, Layout, entry, index};
 use crate::promise::Promise;
-use crate::registry::{Registry, fallback};
+use crate::registry::{Registry, cannot_push, fallback};
 use crate::{VERSION, assemble, chart, names, verify};
 
 impl Registry {
     /// Fails, and says why, unless a release of this commit could be pushed: the credentials suffice, and the version
-    /// is not there, or is of the same commit. What it pushes to find out is a blob of two bytes without a name.
+    /// is not there, or is of the same commit. To find out, a blob of two bytes is pushed, without a name.
     pub async fn prepare(&self, options: &Options, source: &Source) -> Result<()> {
         let image = names::image(&options.registry);
         let package = chart::package(&image, source.created)?;
@@ -30,7 +30,7 @@ impl Registry {
                 digest: twinspan_image::digest(b"{}"),
                 ..Default::default()
             };
-            self.push_blob(&reference, &empty, b"{}".to_vec()).await.with_context(|| format!("cannot push {name}"))?;
+            self.push_blob(&reference, &empty, b"{}".to_vec()).await.with_context(|| cannot_push(&reference))?;
         }
         if let Some((content, _)) = self.find(&self.writable(image).await?).await? {
             let there: OciImageIndex = serde_json::from_slice(&content)?;

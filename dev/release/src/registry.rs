@@ -75,13 +75,10 @@ impl Registry {
     /// Asks for the right to push, and reads by it too: for a repository that does not exist yet some registries refuse
     /// the right to pull alone.
     pub(crate) async fn authorize(&self, to: &Reference) -> Result<()> {
-        let asked = self.client.auth(to, &self.auth, RegistryOperation::Push).await;
-        let host = to.registry();
-        let token = asked.with_context(|| {
-            format!(
-                "{host} gives no right to push {}; log in with `docker login {host}` or `helm registry login {host}`",
-                to.repository()
-            )
+        let token = self.client.auth(to, &self.auth, RegistryOperation::Push).await.map_err(|error| {
+            let refused = matches!(error, OciDistributionError::AuthenticationFailure(_));
+            let text = if refused { cannot_push(to) } else { format!("cannot ask {}", to.registry()) };
+            anyhow::Error::new(error).context(text)
         })?;
         if let Some(token) = token {
             let token = RegistryTokenType::Bearer(RegistryToken::Token { token });
@@ -133,6 +130,12 @@ impl Registry {
 pub(crate) fn fallback(of: &Reference) -> Reference {
     let tag = of.digest().unwrap_or_default().replace(':', "-");
     Reference::with_tag(of.registry().to_owned(), of.repository().to_owned(), tag)
+}
+
+/// The complaint about a registry that answers and refuses.
+pub(crate) fn cannot_push(to: &Reference) -> String {
+    let (host, repository) = (to.registry(), to.repository());
+    format!("cannot push to {host}/{repository}; log in with `docker login {host}` or `helm registry login {host}`")
 }
 
 fn is_absent(error: &OciDistributionError) -> bool {

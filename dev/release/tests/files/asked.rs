@@ -1,4 +1,4 @@
-//! What `make` and the workflow ask for: architectures, and the toolchain.
+//! The input of a release by `make` and by the workflow: architectures, and the toolchain.
 
 use std::process::Command;
 

@@ -89,14 +89,19 @@ async fn a_first_release_needs_no_right_to_pull() {
 #[tokio::test]
 async fn a_registry_that_gives_no_right_to_push_says_so_before_a_build() {
     let registry = Registry::start().await;
-    {
-        let mut content = registry.content.lock().unwrap();
-        (content.tokens, content.closed) = (true, true);
-    }
     let release = Release::new(&registry.host, Fault::default());
     let options = release.options(&registry.host, Fault::default());
-    let error = format!("{:#}", anonymous().prepare(&options, &source(0)).await.unwrap_err());
-    assert!(error.contains("docker login") && error.contains("DENIED"), "{error}");
+    for (closed, read_only) in [(true, false), (false, true)] {
+        {
+            let mut content = registry.content.lock().unwrap();
+            (content.tokens, content.closed, content.read_only) = (true, closed, read_only);
+        }
+        let error = format!("{:#}", anonymous().prepare(&options, &source(0)).await.unwrap_err());
+        assert!(error.contains("docker login"), "{error}");
+        assert!(error.contains(if closed { "DENIED" } else { "403" }), "{error}");
+    }
+    let error = anonymous().prepare(&release.options("127.0.0.1:1", Fault::default()), &source(0)).await.unwrap_err();
+    assert!(!error.to_string().contains("docker login"), "nobody answers, and a login is missed: {error:#}");
 }
 
 #[tokio::test]

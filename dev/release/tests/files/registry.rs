@@ -26,6 +26,8 @@ pub struct Content {
     pub tokens: bool,
     /// Nobody gets a token.
     pub closed: bool,
+    /// A token gives no right to write.
+    pub read_only: bool,
     /// A list under the tag `sha256-…` is answered with the error of a registry that is asked too often.
     pub lists_fail: bool,
 }
@@ -103,6 +105,9 @@ impl Content {
         let Some(path) = path.strip_prefix("/v2/").filter(|path| !path.is_empty()) else { return plain(200) };
         if !["GET", "HEAD"].contains(&method.as_str()) {
             self.writes += 1;
+            if self.read_only {
+                return error(403, "DENIED");
+            }
         }
         if let Some((repository, name)) = path.split_once("/blobs/uploads/") {
             return self.upload(method, repository, name, query, body);
