@@ -7,8 +7,10 @@ DENY_VERSION := 0.20.2
 AUDITABLE_VERSION := 0.7.7
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
+# Recipes and tests look for programs in target/.
+unexport CARGO_TARGET_DIR
 
-.PHONY: help help-texts setup setup-image setup-node setup-chaos setup-browser setup-release testbed parts parts-release auditable build crds manifests docs image release release-check demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint cargo-deny deny advisories clean
+.PHONY: help help-texts setup setup-image setup-node setup-chaos setup-browser setup-release testbed parts parts-release auditable build crds manifests docs image release release-build release-push release-check demo bench soak-churn chaos journeys node rollouts compat test stories test-long test-node sim soak mutants lint cargo-deny deny advisories clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,19 +70,33 @@ docs: setup ## Write the API reference of the Rust types into docs/api.md
 image: auditable ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
 	@$(CARGO) run --quiet -p twinspan-image -- archive
 
-# Programs of another architecture need a compiler; for one architecture nothing is installed.
-RELEASE_ARCHES := $(or $(ARCHES),amd64 arm64)
-RELEASE_SETUP := $(if $(word 2,$(RELEASE_ARCHES)),setup-release)
+# An index of one architecture is asked for on the command line, not by a variable that the shell happens to have.
+RELEASE_ARCHES := $(if $(filter command,$(origin ARCHES)),$(ARCHES),amd64 arm64)
+CHECK_ARCHES := $(or $(ARCHES),amd64 arm64)
+# Programs of another architecture than this machine's need a compiler.
+HOST_ARCH := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
+cross = $(if $(filter-out $(HOST_ARCH),$(1)),setup-release)
+RELEASE_INPUT = --registry $(REGISTRY) --arches $(RELEASE_ARCHES) $(if $(KEY),--key $(KEY)) $(if $(URL),--url $(URL))
+RELEASE_PROGRAM = $(CARGO) build --quiet --workspace --exclude twinspan-sim --bin release
 
-release: auditable $(RELEASE_SETUP) ## Build and push a release: REGISTRY=host/path; options: ARCHES=amd64 KEY=cosign.key URL=https://… PLAIN_HTTP=1
+release: release-build ## Build, verify and push a release: REGISTRY=host/path; options: ARCHES=amd64 KEY=cosign.key URL=https://… PLAIN_HTTP=1
+	@$(MAKE) --no-print-directory release-push
+
+release-build: auditable $(call cross,$(RELEASE_ARCHES)) ## The first half, which pushes nothing but two bytes without a name; the same options
 	@test -n "$(REGISTRY)" || { echo "say where to: make release REGISTRY=registry.example.com/team" >&2; exit 2; }
-	@$(CARGO) build --quiet --workspace --exclude twinspan-sim --bin release
-	@target/debug/release build --registry $(REGISTRY) --arches $(RELEASE_ARCHES) $(if $(KEY),--key $(KEY)) $(if $(URL),--url $(URL))
+	@$(if $(filter environment,$(origin ARCHES)),echo "release: ARCHES of the environment is ignored; say make release ARCHES=…" >&2)
+	@$(RELEASE_PROGRAM)
+	@target/debug/release prepare $(RELEASE_INPUT) $(if $(PLAIN_HTTP),--plain-http)
+	@target/debug/release build $(RELEASE_INPUT)
+	@target/debug/release verify
+
+release-push: setup-image ## The second half, from target/release-VERSION, as often as need be; option: PLAIN_HTTP=1
+	@$(RELEASE_PROGRAM)
 	@target/debug/release push $(if $(PLAIN_HTTP),--plain-http)
 	@target/debug/release check $(if $(PLAIN_HTTP),--plain-http)
 
-release-check: setup-node auditable parts-release $(RELEASE_SETUP) ## Release into a real registry, and install from there on one real node; needs root; option: ARCHES=amd64
-	ARCHES="$(RELEASE_ARCHES)" $(CARGO) test --workspace --exclude twinspan-sim --test release -- --ignored
+release-check: setup-node auditable parts-release $(call cross,$(CHECK_ARCHES)) ## Release into a real registry, and install from there on one real node; needs root; option: ARCHES=amd64
+	ARCHES="$(CHECK_ARCHES)" $(CARGO) test --workspace --exclude twinspan-sim --test release -- --ignored
 
 # A person who looks around needs kubectl and etcdctl, which come with the real servers.
 demo: setup ## Tell the story of one service; REAL=1 with kube-apiserver and etcd, KEEP=1 the same and leaves it running

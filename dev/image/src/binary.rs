@@ -1,4 +1,4 @@
-//! Builds the program of the image: one static file. It owns the flags, the toolchain and the source revision of that
+//! Builds the program of the image: one static file. Owns the flags, the toolchain and the source revision of that
 //! build.
 //!
 //! `docs/decisions/0021-static-image.md` says why the build is static, and how names are resolved then.
@@ -14,7 +14,7 @@ use crate::repository;
 /// The source of the build, from variables or from git.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The commit, with `-dirty` if files differ from it.
+    /// The commit, with `-dirty` if files differ from it, or are there that git neither knows nor ignores.
     pub revision: String,
     /// Seconds since 1970 of the commit, or `SOURCE_DATE_EPOCH`.
     pub created: u64,
@@ -26,20 +26,32 @@ impl Source {
         let given = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let revision = match given("TWINSPAN_REVISION") {
             Some(revision) => revision,
-            None => {
-                let commit = output("git", &["rev-parse", "HEAD"])
-                    .context("TWINSPAN_REVISION and SOURCE_DATE_EPOCH say what is built where there is no git")?;
-                let dirty = !output("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-                if dirty { format!("{commit}-dirty") } else { commit }
-            }
+            None => revision(repository())
+                .context("TWINSPAN_REVISION and SOURCE_DATE_EPOCH say what is built where there is no git")?,
         };
         let created = match given("SOURCE_DATE_EPOCH") {
-            Some(seconds) => seconds,
-            None => output("git", &["log", "-1", "--format=%ct"])?,
+            Some(seconds) => seconds.parse().with_context(|| format!("'{seconds}' is not a number of seconds"))?,
+            None => time(repository())?,
         };
-        let created = created.parse().with_context(|| format!("'{created}' is not a number of seconds"))?;
         Ok(Self { revision, created })
     }
+
+    /// From git alone, for the working tree at this place.
+    pub fn of_commit(at: &Path) -> Result<Self> {
+        Ok(Self { revision: revision(at)?, created: time(at)? })
+    }
+}
+
+/// A new file counts: cargo reads some by their names alone, such as `build.rs` and `.cargo/config.toml`.
+fn revision(at: &Path) -> Result<String> {
+    let commit = output_at(at, "git", &["rev-parse", "HEAD"])?;
+    let clean = output_at(at, "git", &["status", "--porcelain"])?.is_empty();
+    Ok(if clean { commit } else { format!("{commit}-dirty") })
+}
+
+fn time(at: &Path) -> Result<u64> {
+    let seconds = output_at(at, "git", &["log", "-1", "--format=%ct"])?;
+    seconds.parse().with_context(|| format!("'{seconds}' is not a number of seconds"))
 }
 
 /// The Rust target of this machine: the only one that is certainly installed.
@@ -67,19 +79,39 @@ pub fn target_of(architecture: &str) -> Result<&'static str> {
     }
 }
 
-/// Fails, and says why, unless programs for the target can be built here. Rust's libraries are fetched if need be.
+/// Fails, and says why, unless static programs for the target can be built here. Rust's libraries are fetched if need
+/// be. Nothing of the program is compiled.
 pub fn prepare(target: &str) -> Result<()> {
     let libraries = PathBuf::from(output("rustc", &["--print=target-libdir", "--target", target])?);
     if !libraries.exists() {
-        // Without rustup, or without a network, the libraries are still missing.
-        let _ = Command::new("rustup").args(["target", "add", target]).current_dir(repository()).status();
-        ensure!(
-            libraries.exists(),
-            "Rust's libraries for {target} are missing, and `rustup target add {target}` did not fetch them"
-        );
+        let missing = || format!("Rust's libraries for {target} are missing");
+        output("rustup", &["target", "add", target]).with_context(missing)?;
+        ensure!(libraries.exists(), "{} after `rustup target add {target}`: rustc is not rustup's", missing());
     }
-    glibc(target).with_context(|| format!("no C compiler and C library for {target}; run `make setup-release`"))?;
+    let glibc =
+        glibc(target).with_context(|| format!("no C compiler and C library for {target}; run `make setup-release`"))?;
+    resolving(&glibc)?;
+    static_link(target).with_context(|| format!("no static C library for {target}; run `make setup-release`"))?;
+    path(&home()?)?;
     Ok(())
+}
+
+/// Links a program that does nothing.
+fn static_link(target: &str) -> Result<()> {
+    let directory = repository().join("target/link");
+    std::fs::create_dir_all(&directory)?;
+    let source = directory.join("nothing.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n")?;
+    let program = directory.join(target);
+    let compiler = compiler(target)?;
+    let linked = Command::new(&compiler).arg("-static").arg("-o").arg(&program).arg(&source).output();
+    let linked = linked.with_context(|| format!("cannot run {compiler}"))?;
+    ensure!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr).trim());
+    Ok(())
+}
+
+fn home() -> Result<String> {
+    std::env::var("HOME").context("HOME is not set")
 }
 
 /// The C compiler for a target: it links the program, and knows the C library.
@@ -104,18 +136,27 @@ fn resolves_alone(glibc: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(2), Some(34))
 }
 
+fn resolving(glibc: &str) -> Result<()> {
+    ensure!(
+        resolves_alone(glibc),
+        "a static program could not resolve names with glibc {glibc}; build with 2.34 or newer, e.g. on Debian 12"
+    );
+    Ok(())
+}
+
+/// The variable with the profile of a build.
+pub const PROFILE: &str = "TWINSPAN_IMAGE_PROFILE";
+
 /// Builds the program, which says of what source it is, and returns its path. The profile is `release`, unless
 /// `TWINSPAN_IMAGE_PROFILE` names another one of the workspace, such as `node`, which compiles in a third of the time.
 ///
+/// The result is in `target` of the repository, whatever `CARGO_TARGET_DIR` says: all of `make` looks there.
+///
 /// `cargo auditable` puts the list of crates into the program, where scanners look for it.
 pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
-    let glibc = glibc(target)?;
-    ensure!(
-        resolves_alone(&glibc),
-        "a static program could not resolve names with glibc {glibc}; build with 2.34 or newer, e.g. on Debian 12"
-    );
+    resolving(&glibc(target)?)?;
     let root = repository().canonicalize()?;
-    let home = std::env::var("HOME").context("HOME is not set")?;
+    let home = home()?;
     let cargo_home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
     // Panic messages name source files; they must not differ between two checkouts or machines.
     let flags = [
@@ -123,7 +164,8 @@ pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
         format!("--remap-path-prefix={cargo_home}=/cargo"),
         format!("--remap-path-prefix={}=/twinspan", root.display()),
     ];
-    let profile = std::env::var("TWINSPAN_IMAGE_PROFILE").unwrap_or_else(|_| "release".to_owned());
+    let profile = std::env::var(PROFILE).unwrap_or_else(|_| "release".to_owned());
+    let directory = root.join("target");
     let mut command = Command::new("cargo");
     command
         .args(["auditable", "build", "--profile", &profile, "--locked", "--package=twinspan", "--bin=twinspan"])
@@ -131,6 +173,7 @@ pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
         .args(["--target", target])
         .env("PATH", path(&home)?)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("CARGO_TARGET_DIR", &directory)
         .env("TWINSPAN_REVISION", &source.revision)
         .env("SOURCE_DATE_EPOCH", source.created.to_string())
         .current_dir(&root);
@@ -149,7 +192,6 @@ pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
     }
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "cargo auditable build ended with {status}");
-    let directory = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(directory.join(target).join(profile).join("twinspan"))
 }
 
@@ -169,9 +211,13 @@ fn path(home: &str) -> Result<OsString> {
 
 /// The output of a program, run in the repository.
 pub fn output(program: &str, args: &[&str]) -> Result<String> {
+    output_at(repository(), program, args)
+}
+
+fn output_at(directory: &Path, program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(args)
-        .current_dir(repository())
+        .current_dir(directory)
         .output()
         .with_context(|| format!("cannot run {program}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -187,5 +233,28 @@ mod tests {
     fn old_glibc_is_refused() {
         assert!(["2.34", "2.36", "2.100", "3.0"].into_iter().all(resolves_alone));
         assert!(!["2.33", "2.9", "1.99", "", "unknown"].into_iter().any(resolves_alone));
+    }
+
+    #[test]
+    fn a_new_file_makes_a_commit_dirty_unless_git_ignores_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let git = |args: &[&str]| output_at(at, "git", args).unwrap();
+        git(&["init", "--quiet"]);
+        std::fs::write(at.join(".gitignore"), "ignored\n").unwrap();
+        git(&["add", ".gitignore"]);
+        git(&["-c", "user.name=n", "-c", "user.email=e@example.com", "commit", "--quiet", "--message=m"]);
+        std::fs::write(at.join("ignored"), "").unwrap();
+        let clean = Source::of_commit(at).unwrap();
+        assert!(!clean.revision.ends_with("-dirty") && clean.created > 0, "{clean:?}");
+        std::fs::write(at.join("build.rs"), "").unwrap();
+        assert_eq!(Source::of_commit(at).unwrap().revision, format!("{}-dirty", clean.revision));
+    }
+
+    #[test]
+    fn what_is_missing_for_a_target_is_named() {
+        prepare(&target().unwrap()).unwrap();
+        let error = static_link("sparc64-unknown-linux-gnu").unwrap_err();
+        assert!(error.to_string().contains("sparc64-linux-gnu-gcc"), "{error:#}");
     }
 }

@@ -1,5 +1,5 @@
 //! One image and its archive: an OCI layout in the form that `docker save` writes as well, so that `ctr images import`,
-//! `docker load` and `skopeo copy` (`oci-archive:` or `docker-archive:`) all accept it. It owns the JSON of both; it
+//! `docker load` and `skopeo copy` (`oci-archive:` or `docker-archive:`) all accept it. Owns the JSON of both; it
 //! does not know the content of the image.
 
 use std::collections::BTreeMap;

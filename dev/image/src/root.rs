@@ -1,4 +1,4 @@
-//! The files of an image. It owns their order, owners and times, which are the same on every machine; it does not know
+//! The files of an image. Owns their order, owners and times, which are the same on every machine; it does not know
 //! the purpose of the files.
 
 use std::collections::BTreeMap;

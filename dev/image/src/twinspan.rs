@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::binary::Source;
 use crate::{Image, Root, binary, sbom};
 
-const PROGRAM: &str = "usr/local/bin/twinspan";
+/// The path of the program in the image.
+pub const PROGRAM: &str = "usr/local/bin/twinspan";
 /// `nonroot`, as in the distroless images.
 const USER: u32 = 65532;
 /// On the path, so that `kubectl exec … -- twinspan status` works.
@@ -35,7 +36,7 @@ pub struct Built {
 /// Builds the program for a Rust target, and the image around it.
 pub fn build(name: &str, target: &str, source: &Source) -> Result<Built> {
     let program = binary::build(target, source)?;
-    let sbom = sbom::document(target, source)?;
+    let sbom = sbom::document(target, source, &program)?;
     let image = Image {
         name: name.to_owned(),
         architecture: binary::architecture(target)?.to_owned(),

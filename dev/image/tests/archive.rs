@@ -4,31 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tempfile::tempdir;
 use twinspan_image::{Image, Root};
 
 const CREATED: u64 = 1_700_000_000;
-
-/// A directory for this test, removed at its end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("twinspan-image-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn image(directory: &Path) -> Image {
     let program = directory.join("program");
@@ -76,22 +60,26 @@ fn follow<'a>(files: &'a BTreeMap<String, Vec<u8>>, descriptor: &Value) -> &'a [
 
 #[test]
 fn the_same_input_gives_the_same_bytes_wherever_it_is() {
-    let (here, there) = (Directory::new("here"), Directory::new("there"));
-    let first = image(&here.0).write(&here.0.join("a.tar")).unwrap();
-    let second = image(&there.0).write(&there.0.join("b.tar")).unwrap();
+    let (here, there) = (tempdir().unwrap(), tempdir().unwrap());
+    let first = image(here.path()).write(&here.path().join("a.tar")).unwrap();
+    let second = image(there.path()).write(&there.path().join("b.tar")).unwrap();
     assert_eq!(first, second);
-    assert_eq!(std::fs::read(here.0.join("a.tar")).unwrap(), std::fs::read(there.0.join("b.tar")).unwrap());
+    assert_eq!(std::fs::read(here.path().join("a.tar")).unwrap(), std::fs::read(there.path().join("b.tar")).unwrap());
 
-    let mut other = image(&here.0);
+    let mut other = image(here.path());
     other.root.file("etc/passwd", "z");
-    assert_ne!(other.write(&here.0.join("c.tar")).unwrap().manifest, first.manifest, "other files, another digest");
+    assert_ne!(
+        other.write(&here.path().join("c.tar")).unwrap().manifest,
+        first.manifest,
+        "other files, another digest"
+    );
 }
 
 #[test]
 fn every_digest_leads_to_what_it_names() {
-    let directory = Directory::new("chain");
-    let path = directory.0.join("image.tar");
-    let written = image(&directory.0).write(&path).unwrap();
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("image.tar");
+    let written = image(directory.path()).write(&path).unwrap();
     let archive = files(&std::fs::read(&path).unwrap());
     let json = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap() };
 

@@ -37,16 +37,21 @@ pub fn pack(program: &Path, created: u64) -> Result<Vec<u8>> {
 
 /// The program of an archive.
 pub fn program(archive: &[u8]) -> Result<Vec<u8>> {
+    file(archive, PROGRAM)
+}
+
+/// One file of a tar archive that is compressed with gzip.
+pub(crate) fn file(archive: &[u8], name: &str) -> Result<Vec<u8>> {
     let mut entries = tar::Archive::new(GzDecoder::new(archive));
     for entry in entries.entries()? {
         let mut entry = entry?;
-        if entry.path()?.as_os_str() == PROGRAM {
+        if entry.path()?.as_os_str() == name {
             let mut content = Vec::new();
             entry.read_to_end(&mut content)?;
             return Ok(content);
         }
     }
-    bail!("it holds no {PROGRAM}")
+    bail!("it holds no {name}")
 }
 
 /// The manifest of krew; `url` is the place of the archives, without the last slash.

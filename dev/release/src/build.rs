@@ -1,126 +1,135 @@
-//! Makes every file of a release. Owns their order: whatever may be missing is asked for before anything is compiled.
-//! Refuses to know registries.
+//! Builds a release: asks for whatever this machine may lack, compiles, and leaves the rest to `assemble`. Owns the
+//! rule that a release is made of one commit, before and after. Refuses to know registries.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use twinspan_image::binary::{self, Source};
-use twinspan_image::sha256;
-use twinspan_image::twinspan::{self, Built};
+use twinspan_image::{repository, twinspan};
 
-use crate::archive::{self, Download};
-use crate::layout::Layout;
+use crate::assemble::{assemble, replaceable};
 use crate::promise::Promise;
-use crate::signature::{self, Key};
-use crate::{VERSION, chart, image};
+use crate::signature::Key;
+use crate::{VERSION, names};
+
+/// Each would change a release without a trace in its commit.
+const VARIABLES: [&str; 3] = ["TWINSPAN_REVISION", "SOURCE_DATE_EPOCH", binary::PROFILE];
+/// In the repository, the public key of its releases.
+const ANCHOR: &str = "cosign.pub";
 
 /// The input of a release besides the commit.
 #[derive(Debug)]
 pub struct Options {
     /// Where it will be, as `host/path`.
     pub registry: String,
-    /// In the words of container tools, at least one.
+    /// In the words of container tools, at least one and each once.
     pub architectures: Vec<String>,
     /// Without a key nothing is signed.
     pub key: Option<Key>,
     /// Where the archives will be, as `https://…`; without it there is no manifest for krew.
     pub url: Option<String>,
-    /// For the result; what an earlier build left there is removed.
+    /// For the result; an earlier release there is removed.
     pub directory: PathBuf,
-    /// Whether files may differ from the commit.
-    pub dirty: bool,
+    /// Whether it is none that anybody installs: files may differ from the commit, variables may name a revision and a
+    /// quick profile, and the key may be another one than the repository's.
+    pub rehearsal: bool,
 }
 
-/// The directory of the layout inside that of the release.
-pub fn layout(directory: &Path) -> PathBuf {
-    directory.join("oci")
-}
-
-/// The directory of a release, as far as it is written.
-struct Shelf<'a> {
-    directory: &'a Path,
-    /// The lines of `SHA256SUMS`.
-    sums: Vec<String>,
-    files: Vec<String>,
-}
-
-impl Shelf<'_> {
-    fn put(&mut self, name: &str, content: &[u8]) -> Result<()> {
-        std::fs::write(self.directory.join(name), content)?;
-        self.files.push(name.to_owned());
-        Ok(())
+/// Fails, and says why, if this machine or this commit cannot give the release. Nothing of it is compiled.
+pub fn prepare(options: &Options) -> Result<Source> {
+    let targets = targets(&options.architectures)?;
+    replaceable(&options.directory)?;
+    let source = if options.rehearsal { Source::find()? } else { of_commit()? };
+    if !options.rehearsal {
+        let anchor = std::fs::read_to_string(repository().join(ANCHOR)).ok();
+        anchored(options.key.as_ref(), anchor.as_deref())?;
     }
-
-    /// The same for a file with a checksum, which it returns.
-    fn put_summed(&mut self, name: &str, content: &[u8]) -> Result<String> {
-        let sum = sha256(content);
-        self.sums.push(format!("{sum}  {name}\n"));
-        self.put(name, content)?;
-        Ok(sum)
+    for (architecture, target) in options.architectures.iter().zip(targets) {
+        binary::prepare(target).with_context(|| {
+            format!("nothing is released without {architecture}, unless ARCHES= names the others alone")
+        })?;
     }
+    Ok(source)
 }
 
 /// Builds the release.
 pub fn build(options: &Options) -> Result<Promise> {
-    let source = Source::find()?;
-    ensure!(
-        options.dirty || !source.revision.ends_with("-dirty"),
-        "files differ from the commit; a release is made of a commit"
-    );
-    ensure!(!options.architectures.is_empty(), "no architecture is asked for");
-    let targets: Vec<&str> =
-        options.architectures.iter().map(|architecture| binary::target_of(architecture)).collect::<Result<_>>()?;
-    for target in &targets {
-        binary::prepare(target).with_context(|| format!("nothing is released without {target}"))?;
+    let source = prepare(options)?;
+    let name = format!("{}:{VERSION}", names::image(&options.registry));
+    let built = targets(&options.architectures)?
+        .into_iter()
+        .map(|target| twinspan::build(&name, target, &source))
+        .collect::<Result<Vec<_>>>()?;
+    let promise = assemble(options, &source, &built)?;
+    if !options.rehearsal {
+        same_commit(&source, &of_commit()?)?;
     }
-    let directory = &options.directory;
-    if directory.exists() {
-        std::fs::remove_dir_all(directory)?;
-    }
-    std::fs::create_dir_all(directory)?;
-    let mut shelf = Shelf { directory, sums: Vec::new(), files: Vec::new() };
-    let mut layout = Layout::create(&self::layout(directory))?;
-
-    let repository = format!("{}/twinspan", options.registry);
-    let mut images = Vec::new();
-    let mut downloads = Vec::new();
-    for target in targets {
-        let Built { image, sbom, program } = twinspan::build(&format!("{repository}:{VERSION}"), target, &source)?;
-        let architecture = image.architecture.clone();
-        let file = archive::name(&architecture);
-        let sum = shelf.put_summed(&file, &archive::pack(&program, source.created)?)?;
-        let bill = format!("twinspan-{VERSION}-linux-{architecture}.spdx.json");
-        shelf.put_summed(&bill, &serde_json::to_vec_pretty(&sbom)?)?;
-        downloads.push(Download { architecture, file, sha256: sum });
-        images.push((image, sbom));
-    }
-    let image = image::keep(&mut layout, &repository, VERSION, &source.revision, &images)?;
-    if let Some(url) = &options.url {
-        shelf.put_summed("krew.yaml", archive::krew(url.trim_end_matches('/'), &downloads)?.as_bytes())?;
-    }
-    let package = chart::package(&repository, source.created)?;
-    shelf.put_summed(&package.file(), &package.content)?;
-    let chart = chart::keep(&mut layout, &format!("{}/charts/twinspan", options.registry), &package)?;
-
-    shelf.sums.sort_by(|a, b| a[64..].cmp(&b[64..]));
-    let sums = shelf.sums.concat();
-    shelf.put("SHA256SUMS", sums.as_bytes())?;
-    if let Some(key) = &options.key {
-        signature::keep(&mut layout, key, &image.repository, &image.digest)?;
-        signature::keep(&mut layout, key, &chart.repository, &chart.digest)?;
-        shelf.put("SHA256SUMS.sig", key.sign(sums.as_bytes()).as_bytes())?;
-        shelf.put("cosign.pub", key.public()?.as_bytes())?;
-    }
-    let mut files = shelf.files;
-    files.sort();
-    let promise = Promise {
-        version: VERSION.to_owned(),
-        revision: source.revision,
-        image,
-        chart,
-        signed: options.key.is_some(),
-        files,
-    };
-    promise.write(directory)?;
+    promise.write(&options.directory)?;
     Ok(promise)
+}
+
+fn targets(architectures: &[String]) -> Result<Vec<&'static str>> {
+    ensure!(!architectures.is_empty(), "no architecture is asked for");
+    let once: BTreeSet<&String> = architectures.iter().collect();
+    ensure!(once.len() == architectures.len(), "ARCHES= names an architecture twice: {}", architectures.join(" "));
+    architectures.iter().map(|architecture| binary::target_of(architecture)).collect()
+}
+
+fn of_commit() -> Result<Source> {
+    let set: Vec<&str> = VARIABLES.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    ensure!(set.is_empty(), "{} would change the release without a trace; unset it", set.join(", "));
+    let source = Source::of_commit(repository())?;
+    if source.revision.ends_with("-dirty") {
+        let files = binary::output("git", &["status", "--short"])?;
+        bail!("a release is made of a commit, and these files differ from it:\n{files}");
+    }
+    Ok(source)
+}
+
+fn same_commit(before: &Source, after: &Source) -> Result<()> {
+    let (before, after) = (&before.revision, &after.revision);
+    ensure!(before == after, "the commit was {before} when the build began, and is {after} now; build it again");
+    Ok(())
+}
+
+/// A person with an earlier release verifies the next one with the key that they have.
+fn anchored(key: Option<&Key>, anchor: Option<&str>) -> Result<()> {
+    let (Some(key), Some(anchor)) = (key, anchor) else { return Ok(()) };
+    ensure!(key.public()?.trim() == anchor.trim(), "the key is not that of {ANCHOR} in the repository");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::tests::{PASSWORD, PRIVATE, PUBLIC};
+
+    fn asked(architectures: &[&str]) -> Result<Vec<&'static str>> {
+        targets(&architectures.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_architecture_is_asked_for_once() {
+        assert_eq!(asked(&["amd64", "arm64"]).unwrap().len(), 2);
+        for wrong in [&["amd64", "amd64"][..], &["s390x"], &[]] {
+            assert!(asked(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn another_key_than_that_of_the_repository_is_refused() {
+        let key = Key::open(PRIVATE, PASSWORD).unwrap();
+        anchored(Some(&key), None).unwrap();
+        anchored(Some(&key), Some(PUBLIC)).unwrap();
+        let error = anchored(Some(&key), Some("-----BEGIN PUBLIC KEY-----")).unwrap_err();
+        assert!(error.to_string().contains("cosign.pub"), "{error}");
+    }
+
+    #[test]
+    fn a_commit_that_changed_during_the_build_is_noticed() {
+        let at = |revision: &str| Source { revision: revision.to_owned(), created: 0 };
+        same_commit(&at("a"), &at("a")).unwrap();
+        assert!(same_commit(&at("a"), &at("b")).is_err());
+    }
 }

@@ -10,7 +10,7 @@ use twinspan_chart::{schema, table, values};
 use twinspan_image::binary::output;
 use twinspan_image::{Root, gzip, repository};
 
-use crate::layout::Layout;
+use crate::layout::{Draft, Layout};
 use crate::{Chart, VERSION};
 
 /// The media types of Helm (`pkg/registry/constants.go`).
@@ -32,6 +32,11 @@ impl Package {
     /// The name that `helm package` would give it.
     pub fn file(&self) -> String {
         format!("twinspan-{}.tgz", self.version)
+    }
+
+    /// The version as a tag. A tag has no plus sign, so Helm writes and reads an underscore in its place.
+    pub fn tag(&self) -> String {
+        self.version.replace('+', "_")
     }
 }
 
@@ -67,8 +72,8 @@ pub fn package(image: &str, created: u64) -> Result<Package> {
     Ok(Package { version, metadata, content: gzip(&root.tar(created)?)? })
 }
 
-/// Keeps the chart as an artifact, as `helm push` would.
-pub fn keep(layout: &mut Layout, repository: &str, package: &Package) -> Result<Chart> {
+/// Drafts the chart as an artifact, as `helm push` would.
+pub fn draft(layout: &Layout, repository: &str, package: &Package) -> Result<(Chart, Draft)> {
     let labels = [
         ("title", "twinspan"),
         ("description", package.metadata["description"].as_str().unwrap_or_default()),
@@ -82,10 +87,9 @@ pub fn keep(layout: &mut Layout, repository: &str, package: &Package) -> Result<
         annotations: Some(annotations),
         ..Default::default()
     };
-    // A tag has no plus sign, so Helm writes and reads an underscore in its place.
-    let tag = package.version.replace('+', "_");
-    let kept = layout.artifact(repository, Some(&tag), manifest)?;
-    Ok(Chart { repository: repository.to_owned(), tag, digest: kept.digest })
+    let tag = package.tag();
+    let draft = Draft::artifact(repository, &tag, manifest)?;
+    Ok((Chart { repository: repository.to_owned(), tag, digest: draft.digest() }, draft))
 }
 
 /// The files of the chart that git knows, by their paths in it.

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use oci_client::manifest::{
-    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-    OciDescriptor, OciImageManifest, Platform as OciPlatform,
+    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest,
+    Platform as OciPlatform,
 };
-use serde_json::Value;
-use twinspan_image::Image as Content;
-use twinspan_image::twinspan::labels;
+use twinspan_image::twinspan::{Built, labels};
 
-use crate::layout::{Layout, entry, index};
+use crate::layout::{Draft, Layout, entry, index};
 use crate::{Image, Platform};
 
 /// The media type of a bill of materials, as IANA has registered it.
@@ -20,17 +18,11 @@ pub const SPDX: &str = "application/spdx+json";
 /// The media type of an empty configuration (image-spec 1.1).
 pub(crate) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// Keeps the images with their bills of materials, and their index under the tag.
-pub fn keep(
-    layout: &mut Layout,
-    repository: &str,
-    tag: &str,
-    revision: &str,
-    all: &[(Content, Value)],
-) -> Result<Image> {
+/// Keeps the images with their bills of materials, and drafts their index with the tag.
+pub fn keep(layout: &mut Layout, repository: &str, tag: &str, revision: &str, all: &[Built]) -> Result<(Image, Draft)> {
     let mut platforms = BTreeMap::new();
     let mut entries = Vec::new();
-    for (image, sbom) in all {
+    for Built { image, sbom, .. } in all {
         let packed = image.pack()?;
         layout.blob(IMAGE_CONFIG_MEDIA_TYPE, &packed.config)?;
         layout.blob(IMAGE_LAYER_GZIP_MEDIA_TYPE, &packed.layer)?;
@@ -49,9 +41,9 @@ pub fn keep(
         entries.push(entry);
         platforms.insert(image.architecture.clone(), Platform { manifest: manifest.digest, sbom: sbom.digest });
     }
-    let index = serde_json::to_vec(&index(entries, Some(labels(revision))))?;
-    let kept = layout.manifest(repository, Some(tag), OCI_IMAGE_INDEX_MEDIA_TYPE, &index)?;
-    Ok(Image { repository: repository.to_owned(), tag: tag.to_owned(), digest: kept.digest, platforms })
+    let draft = Draft::index(repository, tag, &index(entries, Some(labels(revision))))?;
+    let image = Image { repository: repository.to_owned(), tag: tag.to_owned(), digest: draft.digest(), platforms };
+    Ok((image, draft))
 }
 
 /// Keeps an artifact of one file that refers to a manifest.

@@ -31,6 +31,36 @@ pub struct Entry {
     pub size: i64,
 }
 
+/// A manifest that waits for its signature, which names it by its digest; then it gets its tag.
+#[derive(Debug)]
+pub struct Draft {
+    pub repository: String,
+    pub tag: String,
+    media_type: &'static str,
+    content: Vec<u8>,
+}
+
+impl Draft {
+    /// Of an index.
+    pub fn index(repository: &str, tag: &str, index: &OciImageIndex) -> Result<Self> {
+        Ok(Self::new(repository, tag, OCI_IMAGE_INDEX_MEDIA_TYPE, serde_json::to_vec(index)?))
+    }
+
+    /// Of an artifact.
+    pub fn artifact(repository: &str, tag: &str, manifest: OciImageManifest) -> Result<Self> {
+        Ok(Self::new(repository, tag, OCI_IMAGE_MEDIA_TYPE, artifact(manifest)?))
+    }
+
+    fn new(repository: &str, tag: &str, media_type: &'static str, content: Vec<u8>) -> Self {
+        Self { repository: repository.to_owned(), tag: tag.to_owned(), media_type, content }
+    }
+
+    /// By which a registry will know it.
+    pub fn digest(&self) -> String {
+        digest(&self.content)
+    }
+}
+
 impl Layout {
     /// An empty layout; what was in the directory is removed.
     pub fn create(root: &Path) -> Result<Self> {
@@ -87,8 +117,13 @@ impl Layout {
         tag: Option<&str>,
         manifest: OciImageManifest,
     ) -> Result<OciDescriptor> {
-        let manifest = OciImageManifest { media_type: Some(OCI_IMAGE_MEDIA_TYPE.to_owned()), ..manifest };
-        self.manifest(repository, tag, OCI_IMAGE_MEDIA_TYPE, &serde_json::to_vec(&manifest)?)
+        self.manifest(repository, tag, OCI_IMAGE_MEDIA_TYPE, &artifact(manifest)?)
+    }
+
+    /// Keeps a draft as the next one to push.
+    pub fn keep(&mut self, draft: &Draft) -> Result<()> {
+        self.manifest(&draft.repository, Some(&draft.tag), draft.media_type, &draft.content)?;
+        Ok(())
     }
 
     /// Every manifest, in the order in which they were kept.
@@ -113,6 +148,11 @@ impl Layout {
         ensure!(digest(&content) == wanted, "{} is not what its name says", path.display());
         Ok(content)
     }
+}
+
+fn artifact(manifest: OciImageManifest) -> Result<Vec<u8>> {
+    let manifest = OciImageManifest { media_type: Some(OCI_IMAGE_MEDIA_TYPE.to_owned()), ..manifest };
+    Ok(serde_json::to_vec(&manifest)?)
 }
 
 /// An index of manifests.

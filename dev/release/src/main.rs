@@ -1,4 +1,4 @@
-//! `release`: builds a release, pushes it, and looks at it in its registry; `make release` does all three.
+//! `release`: builds a release, verifies it, pushes it, and looks at it in its registry; `make release` does all of it.
 
 // A command prints for the person who runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use twinspan_image::repository;
 use twinspan_release::signature::Key;
-use twinspan_release::{Options, Promise, Registry, VERSION, build};
+use twinspan_release::{Options, Promise, Registry, VERSION, build, prepare, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Builds a release of Twinspan and pushes it into a registry")]
@@ -21,16 +21,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Ask for whatever a release needs, of this machine and of the registry; nothing is compiled
+    Prepare {
+        #[command(flatten)]
+        input: Input,
+        #[command(flatten)]
+        protocol: Protocol,
+    },
     /// Write everything that is released into a directory
-    Build(Build),
-    /// Push the images, the chart and their signatures
+    Build(Input),
+    /// Compare the directory with what it promises: files, images and signatures
+    Verify(Directory),
+    /// Push the images, the chart and their signatures; again after a failure
     Push(Place),
     /// Compare the registry with what was built
     Check(Place),
 }
 
 #[derive(Args)]
-struct Build {
+struct Input {
     /// Where the images and the chart will be: host/path
     #[arg(long)]
     registry: String,
@@ -43,19 +52,30 @@ struct Build {
     /// Where the archives will be, for the manifest of krew: https://…
     #[arg(long)]
     url: Option<String>,
-    /// The directory to write; without it target/release-VERSION
+    #[command(flatten)]
+    directory: Directory,
+}
+
+#[derive(Args)]
+struct Directory {
+    /// The directory of the release; without it target/release-VERSION
     #[arg(long)]
     directory: Option<PathBuf>,
 }
 
 #[derive(Args)]
-struct Place {
-    /// The directory that was built; without it target/release-VERSION
-    #[arg(long)]
-    directory: Option<PathBuf>,
+struct Protocol {
     /// The registry does not speak TLS
     #[arg(long)]
     plain_http: bool,
+}
+
+#[derive(Args)]
+struct Place {
+    #[command(flatten)]
+    directory: Directory,
+    #[command(flatten)]
+    protocol: Protocol,
 }
 
 fn main() -> ExitCode {
@@ -71,40 +91,70 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Build(Build { registry, arches, key, url, directory }) => {
-            let directory = or_default(directory)?;
-            let options = Options {
-                registry: registry.trim_end_matches('/').to_owned(),
-                architectures: arches,
-                key: key.as_deref().map(Key::load).transpose()?,
-                url,
-                directory: directory.clone(),
-                dirty: false,
-            };
-            print(&build(&options)?, &directory);
-            Ok(())
+        Command::Prepare { input, protocol } => {
+            let options = input.options()?;
+            if let [only] = &options.architectures[..] {
+                eprintln!(
+                    "release: AN INDEX OF ONE ARCHITECTURE: {only} alone; machines of another architecture cannot run this version"
+                );
+            }
+            if options.key.is_none() {
+                eprintln!("release: NOTHING IS SIGNED: there is no KEY");
+            }
+            let source = prepare(&options)?;
+            Registry::new(&options.registry, protocol.plain_http)?.prepare(&options, &source).await?;
+            println!("prepared  {} for {}", source.revision, options.registry);
         }
-        Command::Push(Place { directory, plain_http }) => {
-            let directory = or_default(directory)?;
-            let promise = Promise::read(&directory)?;
-            Registry::new(&promise.image.repository, plain_http)?.push(&directory).await?;
+        Command::Build(input) => {
+            let options = input.options()?;
+            print(&build(&options)?, &options.directory);
+        }
+        Command::Verify(directory) => {
+            verify(&directory.path()?)?;
+            println!("verified  everything that was promised is in the directory");
+        }
+        Command::Push(place) => {
+            let (registry, directory, promise) = place.open()?;
+            registry.push(&directory).await?;
             println!("pushed    {} and {}", promise.image.tagged(), promise.chart.tagged());
-            Ok(())
         }
-        Command::Check(Place { directory, plain_http }) => {
-            let directory = or_default(directory)?;
-            let promise = Promise::read(&directory)?;
-            Registry::new(&promise.image.repository, plain_http)?.check(&directory).await?;
+        Command::Check(place) => {
+            let (registry, directory, _) = place.open()?;
+            registry.check(&directory).await?;
             println!("checked   everything that was promised is there");
-            Ok(())
+        }
+    }
+    Ok(())
+}
+
+impl Input {
+    fn options(self) -> Result<Options> {
+        Ok(Options {
+            registry: self.registry.trim_end_matches('/').to_owned(),
+            architectures: self.arches,
+            key: self.key.as_deref().map(Key::load).transpose()?,
+            url: self.url,
+            directory: self.directory.path()?,
+            rehearsal: false,
+        })
+    }
+}
+
+impl Directory {
+    fn path(self) -> Result<PathBuf> {
+        match self.directory {
+            Some(directory) => Ok(directory),
+            None => Ok(repository().canonicalize()?.join(format!("target/release-{VERSION}"))),
         }
     }
 }
 
-fn or_default(directory: Option<PathBuf>) -> Result<PathBuf> {
-    match directory {
-        Some(directory) => Ok(directory),
-        None => Ok(repository().canonicalize()?.join(format!("target/release-{VERSION}"))),
+impl Place {
+    fn open(self) -> Result<(Registry, PathBuf, Promise)> {
+        let directory = self.directory.path()?;
+        let promise = Promise::read(&directory)?;
+        let registry = Registry::new(&promise.image.repository, self.protocol.plain_http)?;
+        Ok((registry, directory, promise))
     }
 }
 

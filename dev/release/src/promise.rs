@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "release.json";
+/// The name of the file in the directory.
+pub(crate) const FILE: &str = "release.json";
 
 /// A release, without its contents.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -61,6 +62,7 @@ impl Promise {
         let path = directory.join(FILE);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("no release in {}: build one first", directory.display()))?;
+        ensure!(!text.is_empty(), "{} is empty: a build did not end; build again", path.display());
         serde_json::from_str(&text).with_context(|| path.display().to_string())
     }
 }

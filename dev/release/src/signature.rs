@@ -8,17 +8,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crypto_secretbox::aead::{Aead, KeyInit};
 use crypto_secretbox::{Nonce, XSalsa20Poly1305};
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, OciImageManifest};
-use p256::ecdsa::signature::Signer;
-use p256::ecdsa::{Signature, SigningKey};
-use p256::pkcs8::{DecodePrivateKey, EncodePublicKey, LineEnding};
+use p256::ecdsa::signature::{Signer, Verifier};
+use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey, LineEnding};
 use serde::{Deserialize, Deserializer};
-use serde_json::json;
+use serde_json::{Value, json};
 use twinspan_image::digest;
 
 use crate::layout::Layout;
@@ -113,6 +113,24 @@ impl Key {
     }
 }
 
+/// The public half of a key.
+#[derive(Debug)]
+pub struct PublicKey(VerifyingKey);
+
+impl PublicKey {
+    /// From PEM.
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(Self(VerifyingKey::from_public_key_pem(text).context("no public key on the curve P-256")?))
+    }
+
+    /// Fails unless the text is the signature of the content by this key, in base64.
+    pub fn verify(&self, content: &[u8], signature: &str) -> Result<()> {
+        let signature = STANDARD.decode(signature.trim()).context("the signature is not in base64")?;
+        let signature = Signature::from_der(&signature).context("no signature on the curve P-256")?;
+        self.0.verify(content, &signature).map_err(|_| anyhow!("the signature is not of this key and this content"))
+    }
+}
+
 /// The tag of the manifest with the signatures of another one.
 pub fn tag(of: &str) -> String {
     format!("{}.sig", of.replace(':', "-"))
@@ -144,5 +162,18 @@ pub fn keep(layout: &mut Layout, key: &Key, repository: &str, of: &str) -> Resul
     Ok(())
 }
 
+/// Fails unless a manifest holds one signature, by this key, of the manifest with a digest.
+pub fn verify(layout: &Layout, key: &PublicKey, manifest: &OciImageManifest, of: &str) -> Result<()> {
+    let [layer] = &manifest.layers[..] else { bail!("{} signatures", manifest.layers.len()) };
+    let signature = layer.annotations.as_ref().and_then(|all| all.get(ANNOTATION)).context("no signature of cosign")?;
+    ensure!(layer.media_type == SIMPLE_SIGNING, "{} is signed", layer.media_type);
+    let payload = layout.read(&layer.digest)?;
+    key.verify(&payload, signature)?;
+    let payload: Value = serde_json::from_slice(&payload)?;
+    let found = &payload["critical"]["image"]["docker-manifest-digest"];
+    ensure!(found == of, "{found} is signed, not {of}");
+    Ok(())
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

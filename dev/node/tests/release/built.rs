@@ -23,7 +23,7 @@ pub fn key(name: &str, kind: &str) -> Result<PathBuf> {
     Ok(directory()?.with_extension("keys").join(format!("{name}.{kind}")))
 }
 
-/// Builds the release twice from the same programs, because the same commit has to give the same bytes.
+/// Builds the release twice, the second time from the same programs, which has to give the same bytes.
 pub fn prepare() -> Result<()> {
     let host = binary::architecture(&binary::target()?)?.to_owned();
     let architectures: Vec<String> = match std::env::var("ARCHES") {
@@ -48,12 +48,12 @@ pub fn prepare() -> Result<()> {
             key: Some(Key::open(&sealed, PASSWORD)?),
             url: Some("https://example.com/releases".to_owned()),
             directory,
-            dirty: true,
+            rehearsal: true,
         })
     };
     let (first, second) = (directory()?, directory()?.with_extension("again"));
     let promise = make(first.clone())?;
-    ensure!(make(second.clone())? == promise, "the same commit gave two releases");
+    ensure!(make(second.clone())? == promise, "the same programs gave two releases");
     for file in &promise.files {
         ensure!(std::fs::read(first.join(file))? == std::fs::read(second.join(file))?, "two builds differ in {file}");
     }

@@ -1,6 +1,6 @@
-//! The story of a release: built, pushed into a real registry, verified by cosign's own code, and installed from there
-//! on a real node, whose containerd pulls the image. It needs root, and minutes, so it runs with `--ignored` (`make
-//! release-check`, and with one architecture `make test-node`).
+//! The story of a release: built, pushed into a real registry, verified by cosign's own code, and installed from
+//! there on a real node, whose containerd pulls the image. The story takes root and minutes, so it runs with
+//! `--ignored` (`make release-check`, and with one architecture `make test-node`).
 
 // A test prints what went wrong, and panics if it cannot go on.
 #![allow(clippy::print_stderr, clippy::print_stdout)]

@@ -4,18 +4,28 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
+use twinspan_image::binary::Source;
 use twinspan_node::images;
-use twinspan_release::{Promise, Registry};
+use twinspan_release::{Options, Promise, Registry};
 use twinspan_testbed::namespace::binary;
 
 use crate::built::{KEYS, key};
 use crate::directory;
 
-/// A second push changes nothing, as after one that was cut off.
+/// A second release of the same commit changes nothing, as after one that was cut off.
 pub async fn what_was_promised_is_there() -> Result<()> {
     let (registry, directory) = (Registry::new(&images(), true)?, directory()?);
     ensure!(registry.check(&directory).await.is_err(), "everything is there before the push");
+    let options = Options {
+        registry: format!("{}/twinspan", images()),
+        architectures: Vec::new(),
+        key: None,
+        url: None,
+        directory: directory.clone(),
+        rehearsal: true,
+    };
     for _ in 0..2 {
+        registry.prepare(&options, &Source::find()?).await?;
         registry.push(&directory).await?;
         registry.check(&directory).await?;
     }

@@ -1,36 +1,26 @@
-//! The files of a release that need no build: the chart, the manifest of krew, archives, and the layout.
+//! A release that needs no build: its files, their verification, and its way into a registry that a test plays.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod asked;
+mod made;
+mod pushed;
+mod registry;
+mod verified;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 
 use flate2::read::GzDecoder;
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciImageManifest};
+use serde::Deserialize;
 use serde_json::Value;
+use tempfile::tempdir;
 use twinspan_release::archive::{self, Download};
 use twinspan_release::layout::Layout;
-use twinspan_release::{VERSION, chart};
+use twinspan_release::{VERSION, chart, manifests};
 
 const CREATED: u64 = 1_700_000_000;
-
-/// A directory for this test, removed at its end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("twinspan-release-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn files(archive: &[u8]) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
@@ -67,9 +57,23 @@ fn the_chart_names_the_image_of_the_release() {
 }
 
 #[test]
+fn the_plain_manifests_name_the_image_of_the_release() {
+    let text = manifests::of("registry.example.com/team/twinspan").unwrap();
+    let image = format!("image: registry.example.com/team/twinspan:{VERSION}\n");
+    assert_eq!(text.matches(&image).count(), 1);
+    assert!(!text.contains("localhost/"), "a comment or a field is of a checkout");
+    let mut kinds = BTreeMap::<String, usize>::new();
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let document = Value::deserialize(document).unwrap();
+        *kinds.entry(document["kind"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!((kinds["CustomResourceDefinition"], kinds["Deployment"]), (2, 1), "{kinds:?}");
+}
+
+#[test]
 fn krew_finds_the_archive_of_each_platform() {
-    let directory = Directory::new("krew");
-    let program = directory.0.join("program");
+    let directory = tempdir().unwrap();
+    let program = directory.path().join("program");
     std::fs::write(&program, "a program").unwrap();
     let packed = archive::pack(&program, CREATED).unwrap();
     assert_eq!(archive::program(&packed).unwrap(), b"a program");
@@ -94,8 +98,8 @@ fn krew_finds_the_archive_of_each_platform() {
 
 #[test]
 fn a_layout_keeps_its_order_and_notices_a_changed_blob() {
-    let directory = Directory::new("layout");
-    let root = directory.0.join("oci");
+    let directory = tempdir().unwrap();
+    let root = directory.path().join("oci");
     let mut layout = Layout::create(&root).unwrap();
     let config = layout.blob("application/json", b"{}").unwrap();
     let manifest = OciImageManifest { config: config.clone(), ..Default::default() };
