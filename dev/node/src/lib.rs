@@ -3,7 +3,8 @@
 //! - [`enclosure`]: runs the program again in namespaces and a cgroup of its own, under one first process.
 //! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it. [`Images`]: a registry of
 //!   images, which it may pull from.
-//! - [`scene`]: Twinspan and a shop on it. [`rollouts`]: rolling updates on it, under calls.
+//! - [`scene`]: Twinspan and a shop on it. [`rollouts`]: rolling updates on it, under calls. [`story`]: the frame of
+//!   the tests that run on it.
 //!
 //! The control plane, the registry, and the programs of other frameworks come from `twinspan-testbed`. They run outside
 //! of the node's network, as a control plane and servers on virtual machines do; only the node has a network namespace
@@ -23,6 +24,7 @@ mod node;
 mod registry;
 pub mod rollouts;
 pub mod scene;
+pub mod story;
 mod tools;
 
 pub use images::Source;

@@ -1,8 +1,5 @@
-//! The story of one real node: the image and the chart, as a cluster runs them. It needs root, and minutes, so it runs
-//! with `--ignored` (`make test-node`); it fails where it is asked for and not possible.
-
-// A test prints what went wrong, and panics if it cannot go on.
-#![allow(clippy::print_stderr, clippy::print_stdout)]
+//! The story of one real node: the image and the chart, as a cluster runs them. The story takes root and minutes, so it
+//! runs with `--ignored` (`make test-node`); it fails where it is asked for and not possible.
 
 mod failover;
 mod outside;
@@ -14,38 +11,14 @@ mod steps;
 mod witness;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use libtest_mimic::{Arguments, Failed, Trial};
-use tokio::runtime::Runtime;
-use twinspan_node::enclosure::{self, Enclosure, Place};
-use twinspan_node::{Node, scene};
+use twinspan_node::enclosure::{self, Enclosure};
+use twinspan_node::{Node, scene, story};
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(ended) => ended,
-        Err(error) => {
-            eprintln!("story: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<ExitCode> {
-    let arguments = Arguments::from_args();
-    let wanted = (arguments.ignored || arguments.include_ignored) && !arguments.list;
-    let enclosure = match wanted.then(enclosure::enter).transpose()? {
-        Some(Place::Outside(ended)) => return Ok(ended),
-        Some(Place::Inside(enclosure)) => Some(Arc::new(enclosure)),
-        None => None,
-    };
-    let story = Trial::test("node::the_image_and_the_chart_on_a_real_node", move || {
-        let enclosure = enclosure.clone().ok_or("not inside")?;
-        let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
-        runtime.block_on(tell(&enclosure)).map_err(|error| Failed::from(format!("{error:#}")))
-    });
-    Ok(libtest_mimic::run(&arguments, vec![story.with_ignored_flag(true)]).exit_code())
+    let name = "node::the_image_and_the_chart_on_a_real_node";
+    story::run(name, enclosure::enter, |enclosure| async move { tell(&enclosure).await })
 }
 
 async fn tell(enclosure: &Enclosure) -> Result<()> {
