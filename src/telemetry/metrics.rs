@@ -247,7 +247,7 @@ impl Metrics {
             self.queue_age.clone(),
         );
         self.calls.register(r);
-        r.register("build", "What this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register("build", "The version that this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self
     }
 
