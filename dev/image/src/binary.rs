@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_for_a_target_is_named() {
-        prepare(&target().unwrap()).unwrap();
+        static_link(&target().unwrap()).unwrap();
         let error = static_link("sparc64-unknown-linux-gnu").unwrap_err();
         assert!(error.to_string().contains("sparc64-linux-gnu-gcc"), "{error:#}");
     }
