@@ -300,7 +300,7 @@ fn fails(text: &str) -> impl Fn(&RegistryError) -> bool {
     move |error| *error == RegistryError::TlsFailed(text.to_owned())
 }
 
-/// What one channel tells while the server and its authorities change below it.
+/// One channel outlives changes of the server and of the authorities.
 #[tokio::test]
 async fn a_channel_that_connects_again_is_told_the_reason() {
     let (ours, later) = (Pki::new("ours"), Pki::new("later"));
@@ -311,7 +311,7 @@ async fn a_channel_that_connects_again_is_told_the_reason() {
     // The authority of the clients has changed.
     server.becomes(ours.acceptor_of(&later, &[b"h2"]), Then::Answer);
     comes(&mut client, fails("received fatal alert: UnknownCA")).await;
-    // That of the server.
+    // The authority of the server has changed.
     server.becomes(later.acceptor(), Then::Answer);
     comes(&mut client, fails("invalid peer certificate: UnknownIssuer")).await;
     server.becomes(ours.acceptor(), Then::Answer);
