@@ -1,11 +1,12 @@
 //! Passes before, within and between terms of leadership.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use twinspan_core::Timestamp;
 use twinspan_core::model::ObjectKey;
 
-use super::bench::{Bench, SLICES, STATUS_PACE, bench};
+use super::bench::{Bench, SLICES, STATUS_PACE, bench, key};
 use super::report::until;
 use crate::api::conditions::{DELETIONS_HELD, find};
 use crate::controllers::queue::Action;
@@ -76,6 +77,33 @@ async fn a_hold_goes_on_in_the_next_term_also_if_the_registry_is_away_when_it_be
     assert_eq!(held_since(&bench), Some(since), "{:?}", bench.status());
     let left = bench.status().hold.unwrap().until.0.duration_since(bench.controller.views.env.now());
     assert!(left.as_secs() < 150, "its time went on: {left:?}");
+}
+
+/// The hold of the whole registry began after that of the service. The guard of the registry hears of the deletions
+/// when the pass ends.
+#[tokio::test(start_paused = true)]
+async fn the_first_pass_of_a_term_keeps_the_end_of_a_joint_hold() {
+    let (bench, keys) = twelve().await;
+    delete(&bench, &keys);
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    let since = held_since(&bench).unwrap();
+    let until = since + Duration::from_secs(360);
+    let mut held = find(&bench.status().conditions, DELETIONS_HELD).unwrap().clone();
+    held.last_transition_time.0 = since + Duration::from_secs(60);
+    {
+        let mut view = bench.controller.views.cluster();
+        let registry = Arc::make_mut(view.service_registries.get_mut("main").unwrap());
+        registry.status.get_or_insert_default().conditions = vec![held];
+        let service = Arc::make_mut(view.registered_services.get_mut(&key()).unwrap());
+        service.status.as_mut().unwrap().hold.as_mut().unwrap().until.0 = until;
+    }
+    bench.stand_by();
+    bench.pass().await;
+    bench.after(Duration::from_secs(70)).await;
+    bench.lead();
+    bench.pass().await;
+    assert_eq!(bench.status().hold.map(|hold| (hold.since.0, hold.until.0)), Some((since, until)));
 }
 
 #[tokio::test(start_paused = true)]
