@@ -149,6 +149,8 @@ pub struct Bed {
     binary: String,
     /// The bridges' way to the API server, where it is not the usual one.
     way: Option<Kubeconfig>,
+    /// Whether replicas that start serve the status page.
+    page: bool,
     twinspan: Option<Twinspan>,
     standby: Option<Twinspan>,
     ideals: BTreeMap<String, Ideal>,
@@ -165,8 +167,8 @@ impl Bed {
         let admin = testbed.client();
         cluster::create_registry(&admin, REGISTRY, testbed.registry.endpoint(), "bench/twinspan").await?;
         let (ideals, namespaces, binary) = (BTreeMap::new(), BTreeSet::new(), binary.to_owned());
-        let (way, twinspan, standby) = (None, None, None);
-        Ok(Self { testbed, admin, operator, etcd, binary, way, twinspan, standby, ideals, namespaces, next: 0 })
+        let (way, page, twinspan, standby, next) = (None, true, None, None, 0);
+        Ok(Self { testbed, admin, operator, etcd, binary, way, page, twinspan, standby, ideals, namespaces, next })
     }
 
     /// Addresses that no instance has had.
@@ -188,7 +190,9 @@ impl Bed {
     fn replica(&self) -> Result<Twinspan> {
         let env = vec![("RUST_LOG".to_owned(), "info,kube_client=off".to_owned())];
         let kubeconfig = self.way.clone();
-        self.testbed.start_twinspan(&self.binary, &TwinspanOptions { env, kubeconfig, ..TwinspanOptions::default() })
+        let args = if self.page { Vec::new() } else { vec!["--page-addr=off".to_owned()] };
+        let options = TwinspanOptions { args, env, kubeconfig, ..TwinspanOptions::default() };
+        self.testbed.start_twinspan(&self.binary, &options)
     }
 
     /// Starts Twinspan without waiting for it.
@@ -267,6 +271,13 @@ impl Bed {
             Some(ideal) => ideal.part.kill().await,
             None => Ok(()),
         }
+    }
+
+    /// Starts Twinspan anew, with or without the status page, and waits until it leads.
+    pub async fn restart_with_page(&mut self, page: bool) -> Result<()> {
+        self.stop_twinspan().await?;
+        self.page = page;
+        self.twinspan_leads().await
     }
 
     /// The process of a bridge.
