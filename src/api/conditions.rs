@@ -131,8 +131,8 @@ reasons! {
     ClusterUnavailable [EXPORTED, IMPORTED, DISCOVERED]: "The API server told nothing for 90 s of a kind of object that the direction rests on; the message names it. Nothing is removed because of it; see `/readyz?verbose` and the log.";
     WriteFailed [EXPORTED, IMPORTED, DISCOVERED]: "A write to the API server failed; the message says which. The write is tried again.";
     RefusedByCluster [EXPORTED, IMPORTED]: "The API server refuses a slice or the Service, by a quota, a policy, or because the operator lacks the permission; the message has its words. It costs that port alone, and is tried again.";
-    AllDiscovered [DISCOVERED]: "Every Service and name that is selected has its RegisteredService.";
-    Discovering [DISCOVERED]: "RegisteredServices are being made, changed or deleted, a few a second; no action is needed.";
+    AllDiscovered [DISCOVERED]: "Every Service and name that is selected has its RegisteredService, but for those that `status.discovery` counts as refused.";
+    Discovering [DISCOVERED]: "RegisteredServices are being made, changed or deleted, a few a second, or one waits for one that a person wrote, which the message names with the reason; otherwise no action is needed.";
     DiscoveryLimited [DISCOVERED]: "The registry has more names than `spec.discovery.import.maxServices`: nothing more is made, and what exists stays. See who writes them; raise the bound, or narrow `include`.";
     DiscoveryForbidden [DISCOVERED]: "The operator may not create, change or delete RegisteredServices: set the chart's value `discovery.enabled` to true.";
     RegistryTooLarge [DISCOVERED]: "The registry has so many records that only the names of RegisteredServices are followed, so that nobody knows the others. What exists stays.";

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::discovery::facts::{Names, Wanted};
+use twinspan_core::plan::discovery::written::Wait;
 use twinspan_core::plan::discovery::{Delete, Memory, Plan, plan};
 
 use super::preview::ChangeOp;
@@ -22,6 +23,9 @@ pub struct DiscoveryPreview {
     /// Whether nothing of it is written, because the policy is Observe.
     pub passive: bool,
     pub changes: Vec<ObjectChange>,
+    /// Objects that stay beside one that a person wrote, until that one has its instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingObject>,
     /// The number of Services and names that are refused, and the first of them.
     pub refused: usize,
     pub refusals: Vec<String>,
@@ -49,6 +53,18 @@ pub struct ObjectChange {
     pub direction: Option<String>,
 }
 
+/// A RegisteredService that waits for one that a person wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingObject {
+    pub namespace: String,
+    pub name: String,
+    /// The RegisteredService of the person, with its namespace.
+    pub rival: String,
+    /// The reason why that one has not won yet.
+    pub reason: String,
+}
+
 /// Every ServiceRegistry with discovery, or with objects that one made, in order.
 pub fn previews(views: &Views) -> Vec<DiscoveryPreview> {
     let names = observe::registries(views, std::iter::empty());
@@ -67,6 +83,7 @@ fn preview(sight: &Sight, views: &Views) -> DiscoveryPreview {
         registry: sight.name.clone(),
         passive: !sight.writes(),
         changes: changes(&plan),
+        waiting: plan.yielding.iter().map(|(key, wait)| waiting(key, wait)).collect(),
         refused: plan.refusals.count,
         refusals: plan
             .refusals
@@ -100,23 +117,37 @@ fn changes(plan: &Plan) -> Vec<ObjectChange> {
     creates.chain(updates).chain(plan.yields.iter().chain(&plan.sweeps).map(gone)).collect()
 }
 
+fn waiting(key: &ServiceKey, wait: &Wait) -> WaitingObject {
+    WaitingObject {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        rival: wait.rival.to_string(),
+        reason: format!("RegisteredService {}, which wins over it, {}", wait.rival, wait.lag.words()),
+    }
+}
+
 impl DiscoveryPreview {
     /// Keeps what is about one namespace, and one name in it.
     pub fn narrow(&mut self, namespace: Option<&str>, name: Option<&str>) {
         if namespace.is_none() && name.is_none() {
             return;
         }
-        self.changes.retain(|change| {
-            namespace.is_none_or(|namespace| change.namespace == namespace)
-                && name.is_none_or(|name| change.name == name)
-        });
+        let keeps = |of: &str, named: &str| {
+            namespace.is_none_or(|namespace| of == namespace) && name.is_none_or(|name| named == name)
+        };
+        self.changes.retain(|change| keeps(&change.namespace, &change.name));
+        self.waiting.retain(|waiting| keeps(&waiting.namespace, &waiting.name));
         (self.refused, self.limited, self.problem) = (0, 0, None);
         self.refusals.clear();
     }
 
     /// Whether there is anything to print.
     pub fn says_something(&self) -> bool {
-        !self.changes.is_empty() || self.refused > 0 || self.limited > 0 || self.problem.is_some()
+        !self.changes.is_empty()
+            || !self.waiting.is_empty()
+            || self.refused > 0
+            || self.limited > 0
+            || self.problem.is_some()
     }
 }
 
@@ -143,6 +174,9 @@ impl fmt::Display for DiscoveryPreview {
                 &format!("  {sign} RegisteredService "),
                 format_args!("{}/{}{about}", change.namespace, change.name),
             )?;
+        }
+        for WaitingObject { namespace, name, reason, .. } in &self.waiting {
+            line(f, "  = ", format_args!("RegisteredService {namespace}/{name} stays: {reason}"))?;
         }
         for refusal in &self.refusals {
             line(f, "  ! ", refusal)?;

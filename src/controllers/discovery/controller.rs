@@ -2,10 +2,11 @@
 //!
 //! Refuses to know a pass ([`super`]) and its steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::mpsc;
 use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::discovery::Memory;
 use twinspan_core::plan::discovery::turn::{History, Paces};
 
@@ -29,6 +30,8 @@ pub(super) struct State {
     pub term: Option<u64>,
     pub seen: Option<Seen>,
     pub look_again: Option<Timestamp>,
+    /// RegisteredServices whose status the last pass waited for.
+    pub awaited: BTreeSet<ServiceKey>,
     pub registries: BTreeMap<String, OfRegistry>,
     pub paces: Paces,
 }

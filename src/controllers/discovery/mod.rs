@@ -1,7 +1,8 @@
 //! Discovery: for each ServiceRegistry, observe → plan → apply → status.
 //!
 //! - [`observe`]: all that a plan rests on, read from the views at one moment. [`objects`]: RegisteredServices and what
-//!   discovery wants of them. `twinspan_core::plan::discovery` plans.
+//!   discovery wants of them. [`hand_over`]: whether one that a person wrote has its instances.
+//!   `twinspan_core::plan::discovery` plans.
 //! - [`apply`]: hands the writes of a turn to the writer. [`report`]: status and condition. [`controller`]: all that is
 //!   kept from pass to pass.
 //!
@@ -10,6 +11,7 @@
 
 mod apply;
 mod controller;
+mod hand_over;
 mod objects;
 pub mod observe;
 mod report;
@@ -104,11 +106,12 @@ impl Controller {
                 None => self.forget(&name),
             }
         }
-        if !awaited.is_empty() {
-            // A status that changed during this pass woke nobody.
+        // A status that changed during this pass woke nobody, unless it was waited for before.
+        if !awaited.is_subset(&self.state.awaited) {
             self.state.look_again = earlier(self.state.look_again, now.checked_add(SHOWN).ok());
         }
-        self.views.discoveries.set_awaited(awaited);
+        self.views.discoveries.set_awaited(awaited.clone());
+        self.state.awaited = awaited;
         true
     }
 
@@ -174,7 +177,7 @@ impl Controller {
         }
         self.state.registries.insert(name.to_owned(), of_registry);
         self.state.look_again = earlier(self.state.look_again, look_again);
-        if plan.yielding.is_empty() { BTreeSet::new() } else { sight.handing_over(&plan.yielding) }
+        plan.awaited
     }
 
     /// Asks the guard of the registry which sweeps may go. An object that writes nothing goes without it: anybody who

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 use twinspan_core::model::{RegistryName, ServiceKey};
-use twinspan_core::plan::discovery::facts::{Carries, Object, Origin, Wanted, Wants};
+use twinspan_core::plan::discovery::facts::{Carries, Lags, Object, Origin, Wanted, Wants};
 
+use super::hand_over::lags;
 use crate::api::discovered::{DISCOVERED_BY, discovered_by};
 use crate::api::{
     CreateService, DeletionGuard, Direction, Export, Import, Policy, PortRef, RegisteredService, RegisteredServiceSpec,
@@ -120,6 +121,7 @@ pub fn reduce(known: Known<'_>, key: &ServiceKey, object: &RegisteredService, un
         owner: owner.map(|owner| owner.uid.clone()),
         made_as: if is_discovered { made_as(known.registry, key, object, owner) } else { None },
         carries: carries(object),
+        lags: if origin == Origin::Written { lags(object) } else { Lags::default() },
         denied: object.is_denied(),
         deleting: meta.deletion_timestamp.is_some(),
         unreadable,

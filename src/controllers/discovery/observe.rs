@@ -170,14 +170,6 @@ impl Sight {
         self.objects.get(found).map(|(_, object, _)| object)
     }
 
-    /// The RegisteredServices whose status decides when these are given up: they themselves, and those that people
-    /// wrote for the registry.
-    pub fn handing_over(&self, yielding: &BTreeSet<ServiceKey>) -> BTreeSet<ServiceKey> {
-        let refers = |object: &RegisteredService| object.spec.registry_ref.name == self.name;
-        let written = self.objects.iter().filter(|(_, object, _)| refers(object) && discovered_by(object).is_none());
-        written.map(|(key, ..)| key).chain(yielding).cloned().collect()
-    }
-
     pub fn facts(&self) -> Facts<'_> {
         let known = Known { registry: &self.name, uid: self.uid(), registries: &self.registries };
         Facts {

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use twinspan_core::plan::discovery::Plan;
 use twinspan_core::plan::discovery::facts::Names;
 use twinspan_core::plan::discovery::turn::History;
+use twinspan_core::plan::discovery::written::Wait;
 
 use super::apply::Applied;
 use super::observe::Sight;
@@ -105,7 +106,12 @@ fn condition(
     }
     let (creates, updates) = (plan.creates.len(), plan.updates.len());
     let deletes = plan.yields.len() + plan.sweeps.len() + plan.yielding.len();
-    let what = format!("{creates} RegisteredServices to create, {updates} to change, {deletes} to delete");
+    let mut what = format!("{creates} RegisteredServices to create, {updates} to change, {deletes} to delete");
+    if let Some((key, Wait { rival, lag })) = plan.yielding.first_key_value() {
+        let words = lag.words();
+        // Writing to a String does not fail.
+        let _ = write!(what, "; {key} stays until RegisteredService {rival} has its instances, which {words}");
+    }
     if sight.writes() {
         is_false(Reason::Discovering, what)
     } else {

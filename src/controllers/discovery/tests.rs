@@ -313,3 +313,41 @@ async fn the_guard_forgets_the_sweeps_of_objects_that_are_gone() {
     controller.pass().await;
     assert_eq!(views.guards.held("main", &views.env), None);
 }
+
+#[tokio::test]
+async fn an_object_that_waits_for_one_of_a_person_says_why_and_only_a_change_ends_the_wait() {
+    let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}}));
+    let kind = Wants::Export { service_uid: "a".into(), port: None, weight: None };
+    let mut object = serde_json::to_value(stored(made(&wanted("a", kind), "main", "r"))).unwrap();
+    object["metadata"]["name"] = json!("a");
+    object["metadata"]["generation"] = json!(1);
+    object["status"] = json!({"observedGeneration": 1, "instances": {"exported": 10}});
+    let mut hand = object.clone();
+    hand["metadata"] = json!({"name": "hand", "namespace": "shop", "uid": "h", "generation": 1});
+    hand["spec"] = json!({"registryRef": {"name": "main"}, "service": {"name": "a"}, "suspend": true});
+    for object in [object, hand] {
+        let object: RegisteredService = serde_json::from_value(object).unwrap();
+        let (mut view, key) = (views.cluster(), object.key());
+        view.index.put(&key, &object);
+        view.registered_services.insert(key, Arc::new(object));
+    }
+    let api = FakeApi::default();
+    let mut controller = controller(&views, &api);
+    controller.pass().await;
+    let condition = views.discoveries.of("main").unwrap().condition;
+    assert_eq!(condition.reason, Reason::Discovering);
+    let why = "; shop/a stays until RegisteredService shop/hand has its instances, which is suspended";
+    assert!(condition.message.ends_with(why), "{}", condition.message);
+    assert!(controller.state.look_again.is_some(), "a status may have changed during the pass");
+    controller.state.look_again = None;
+    views.discoveries.look_again();
+    assert!(controller.pass().await);
+    assert_eq!(controller.state.look_again, controller.state.registries["main"].history.next());
+    views.discoveries.status_changed(&ServiceKey::new("shop", "b"), false);
+    assert!(!views.discoveries.take_due());
+    views.discoveries.status_changed(&ServiceKey::new("shop", "hand"), false);
+    assert!(views.discoveries.take_due(), "its status ends the wait");
+    let preview = crate::tools::discovery::previews(&views).remove(0).to_string();
+    let line = "  = RegisteredService shop/a stays: RegisteredService shop/hand, which wins over it, is suspended";
+    assert!(preview.contains(line), "{preview}");
+}

@@ -22,6 +22,8 @@ struct Candidate<'a> {
     chosen: Chosen,
     /// Whether its object has the name already.
     has: bool,
+    /// Whether that object is given up for one that a person wrote: the name is taken until it is gone.
+    leaves: bool,
 }
 
 impl Candidate<'_> {
@@ -42,7 +44,7 @@ fn subject(key: &ServiceKey) -> String {
 impl<'a> Planner<'a> {
     pub(super) fn exports(&mut self, settings: &ExportSettings) {
         let candidates = self.candidates(settings);
-        for candidate in self.without_collisions(candidates) {
+        for candidate in self.without_collisions(candidates).into_iter().filter(|candidate| !candidate.leaves) {
             let Candidate { key, service, name, chosen, .. } = candidate;
             let kind = Wants::Export { service_uid: service.uid.clone(), port: chosen.port, weight: chosen.weight };
             self.want(Wanted { key: key.clone(), registry_name: name, kind }, &subject(key));
@@ -96,6 +98,13 @@ impl<'a> Planner<'a> {
         key: &'a ServiceKey,
         service: &'a ServiceView,
     ) -> Option<Candidate<'a>> {
+        let object = self.facts.objects.get(key).filter(|object| object.is_discovered() && object.exports);
+        // Annotations of the Service are nothing to an object that a person wrote.
+        if self.gives_way(key, self.written.of_service(key), false) {
+            let name = RegistryName::new(&object?.registry_name).ok()?;
+            let chosen = chosen(service).unwrap_or_default();
+            return Some(Candidate { key, service, name, chosen, has: true, leaves: true });
+        }
         let chosen = match chosen(service) {
             Ok(chosen) => chosen,
             Err(bad) => {
@@ -107,9 +116,8 @@ impl<'a> Planner<'a> {
         let named = || RegistryName::new(settings.template.fill(&key.name, &key.namespace));
         match chosen.name.clone().map_or_else(named, Ok) {
             Ok(name) => {
-                let object = self.facts.objects.get(key).filter(|object| object.is_discovered() && object.exports);
                 let has = object.is_some_and(|object| object.registry_name == name.as_str());
-                Some(Candidate { key, service, name, chosen, has })
+                Some(Candidate { key, service, name, chosen, has, leaves: false })
             }
             Err(error) => {
                 self.plan.refusals.add(&subject(key), Why::InvalidName, error.to_string());
@@ -130,7 +138,7 @@ impl<'a> Planner<'a> {
             }
         }
         let mut out = BTreeMap::new();
-        for candidate in &candidates {
+        for candidate in candidates.iter().filter(|candidate| !candidate.leaves) {
             let Some(first) = first_of.get(&candidate.name).filter(|first| first.key != candidate.key) else {
                 continue;
             };

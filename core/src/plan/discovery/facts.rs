@@ -127,6 +127,8 @@ pub struct Object {
     /// The wanted object that would be made exactly as this one is.
     pub made_as: Option<Wanted>,
     pub carries: Carries,
+    /// The reason why it lacks something that its spec asks for, in each direction.
+    pub lags: Lags,
     /// Whether its status says that the ServiceRegistry does not grant it: then it writes nothing.
     pub denied: bool,
     pub deleting: bool,
@@ -149,6 +151,52 @@ impl Object {
     pub fn is_idle(&self) -> bool {
         self.denied && self.carries.is_empty()
     }
+}
+
+/// The reason why a RegisteredService lacks something that its spec asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lag {
+    /// `spec.suspend` is set.
+    Suspended,
+    /// Its policy is Observe.
+    Observes,
+    /// It is not accepted.
+    Rejected,
+    /// No status is about the spec in force.
+    Unseen,
+    /// Its side is not in sync yet.
+    Pending,
+    /// Instances of it wait for evidence, or a guard holds them.
+    Held,
+    /// It has no instance.
+    Empty,
+}
+
+impl Lag {
+    /// Whether a person has to change something, or instances have to come: nothing says when it ends.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Suspended | Self::Observes | Self::Rejected | Self::Empty)
+    }
+
+    /// The words, behind the name of the RegisteredService.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Suspended => "is suspended",
+            Self::Observes => "only observes",
+            Self::Rejected => "is not accepted",
+            Self::Unseen => "has no status about its spec yet",
+            Self::Pending => "is not in sync yet",
+            Self::Held => "has held instances",
+            Self::Empty => "has no instance",
+        }
+    }
+}
+
+/// The reasons in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lags {
+    pub export: Option<Lag>,
+    pub import: Option<Lag>,
 }
 
 /// The instances that a RegisteredService has written, by its status.

@@ -26,7 +26,9 @@ mod scene;
 #[cfg(test)]
 mod tests;
 pub mod turn;
-mod written;
+pub mod written;
+#[cfg(test)]
+mod written_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +38,7 @@ use crate::plan::earlier;
 
 use facts::{Facts, Object, Wanted};
 use refusals::{Refusals, Why};
-use written::Written;
+use written::{Rivals, Wait, Written};
 
 /// All that a plan takes from the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,8 +87,10 @@ pub struct Plan {
     pub yields: Vec<Delete>,
     /// Objects whose reason is gone; the guard has to let them go.
     pub sweeps: Vec<Delete>,
-    /// Objects that wait until one that a person wrote carries their instances.
-    pub yielding: BTreeSet<ServiceKey>,
+    /// Objects that wait until one that a person wrote has its instances, and for which.
+    pub yielding: BTreeMap<ServiceKey, Wait>,
+    /// The RegisteredServices whose status ends such a wait.
+    pub awaited: BTreeSet<ServiceKey>,
     pub refusals: Refusals,
     /// Objects that exist.
     pub exports: usize,
@@ -133,7 +137,7 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Has an object as it is wanted: makes it, puts it right, or gives it up for one that a person wrote. `subject`
     /// names the Service or the name, for a refusal.
     fn want(&mut self, wanted: Wanted, subject: &str) {
@@ -143,17 +147,7 @@ impl Planner<'_> {
             self.settled.insert(wanted.key);
             return;
         }
-        let rivals = self.written.rivals(&wanted);
-        if !rivals.is_empty() {
-            if let Some(object) = there.filter(|object| object.is_discovered()) {
-                let given = written::carry(&rivals, object, wanted.imports());
-                if given {
-                    self.plan.yields.push(Delete::of(&wanted.key, object));
-                } else {
-                    self.plan.yielding.insert(wanted.key.clone());
-                }
-                self.settled.insert(wanted.key);
-            }
+        if self.gives_way(&wanted.key, self.written.rivals(&wanted), wanted.imports()) {
             return;
         }
         match there {
@@ -169,6 +163,26 @@ impl Planner<'_> {
                 self.plan.refusals.add(subject, Why::NameTaken, message);
             }
         }
+    }
+
+    /// Gives an object up for those that people wrote. Returns whether there are any, so that none is made either.
+    fn gives_way(&mut self, key: &ServiceKey, rivals: Rivals<'a>, imports: bool) -> bool {
+        if rivals.is_empty() {
+            return false;
+        }
+        let there = self.facts.objects.get(key).filter(|object| object.is_discovered());
+        let Some(object) = there.filter(|_| self.settled.insert(key.clone())) else { return true };
+        if object.deleting || object.unreadable {
+            return true;
+        }
+        match written::wait(&rivals, object, imports) {
+            None => self.plan.yields.push(Delete::of(key, object)),
+            Some(wait) => {
+                self.plan.awaited.extend(rivals.iter().map(|(rival, _)| (*rival).clone()).chain([key.clone()]));
+                self.plan.yielding.insert(key.clone(), wait);
+            }
+        }
+        true
     }
 
     fn put_right(&mut self, wanted: Wanted, object: &Object) {

@@ -135,6 +135,7 @@ impl World {
             owner,
             made_as: Some(wanted.clone()),
             carries: Carries { is_current: true, exported: 0, imported: 0 },
+            lags: Lags::default(),
             denied: false,
             deleting: false,
             unreadable: false,

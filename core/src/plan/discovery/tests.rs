@@ -229,7 +229,7 @@ fn one_that_a_person_wrote_wins_once_it_carries_the_instances() {
         let yields = |world: &World| {
             let plan = world.plan(&plan.memory, at(1));
             assert_eq!((plan.sweeps.len(), plan.updates.len()), (0, 0));
-            (plan.yields.iter().any(|delete| delete.key == key), plan.yielding.contains(&key))
+            (plan.yields.iter().any(|delete| delete.key == key), plan.yielding.contains_key(&key))
         };
         assert_eq!(yields(&world), (false, true));
         let mut moved = world.clone();

@@ -1,19 +1,22 @@
 //! RegisteredServices that people wrote, which win over discovered ones for the same Service or name.
 //!
 //! Owns which of them is a rival, which has a name that a new one may not join, and when a discovered one may go:
-//! once the other carries its instances, so that they are put before they are withdrawn. Refuses to move a record,
+//! once the other has its instances, so that they are put before they are withdrawn. Refuses to move a record,
 //! which the passes over both do.
 
 use std::collections::BTreeMap;
 
-use super::facts::{Facts, Object, Origin, Wanted};
+use super::facts::{Carries, Facts, Lag, Object, Origin, Wanted};
 use crate::model::ServiceKey;
+
+/// Those that win over one object.
+pub(super) type Rivals<'a> = Vec<(&'a ServiceKey, &'a Object)>;
 
 /// RegisteredServices of people that refer to the ServiceRegistry.
 pub(super) struct Written<'a> {
-    by_service: BTreeMap<&'a ServiceKey, Vec<&'a Object>>,
+    by_service: BTreeMap<&'a ServiceKey, Rivals<'a>>,
     /// The ones that import.
-    by_name: BTreeMap<&'a str, Vec<&'a Object>>,
+    by_name: BTreeMap<&'a str, Rivals<'a>>,
     /// The names that are exported, with the first object of each.
     exported: BTreeMap<&'a str, &'a ServiceKey>,
 }
@@ -25,9 +28,9 @@ impl<'a> Written<'a> {
         let counts =
             |object: &Object| object.origin == Origin::Written && object.refers && !object.deleting && !object.denied;
         for (key, object) in facts.objects.iter().filter(|(_, object)| counts(object)) {
-            all.by_service.entry(&object.service).or_default().push(object);
+            all.by_service.entry(&object.service).or_default().push((key, object));
             if object.imports {
-                all.by_name.entry(&object.registry_name).or_default().push(object);
+                all.by_name.entry(&object.registry_name).or_default().push((key, object));
             }
             if object.exports {
                 all.exported.entry(&object.registry_name).or_insert(key);
@@ -37,13 +40,17 @@ impl<'a> Written<'a> {
     }
 
     /// The ones that win over a wanted object.
-    pub fn rivals(&self, wanted: &Wanted) -> Vec<&'a Object> {
-        let found = if wanted.imports() {
-            self.by_name.get(wanted.registry_name.as_str())
+    pub fn rivals(&self, wanted: &Wanted) -> Rivals<'a> {
+        if wanted.imports() {
+            self.by_name.get(wanted.registry_name.as_str()).cloned().unwrap_or_default()
         } else {
-            self.by_service.get(&wanted.key)
-        };
-        found.cloned().unwrap_or_default()
+            self.of_service(&wanted.key)
+        }
+    }
+
+    /// The ones that stand for a Service.
+    pub fn of_service(&self, service: &ServiceKey) -> Rivals<'a> {
+        self.by_service.get(service).cloned().unwrap_or_default()
     }
 
     /// The object that exports a name, unless one stands for this Service, which wins anyway.
@@ -56,19 +63,28 @@ impl<'a> Written<'a> {
     }
 }
 
-/// Whether nothing depends on a discovered object any more: it carries nothing, the others carry as much, or they leave
-/// its direction out on purpose.
-pub(super) fn carry(rivals: &[&Object], object: &Object, imports: bool) -> bool {
-    let takes_over = |rival: &&Object| if imports { rival.imports } else { rival.exports };
-    if !rivals.iter().any(takes_over) {
-        return true;
+/// The reason why a discovered object stays beside one that a person wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub rival: ServiceKey,
+    pub lag: Lag,
+}
+
+/// The wait of a discovered object for its rivals; `None` where nothing depends on it any more: it carries nothing, the
+/// others leave its direction out on purpose, or one has its instances and none is on its way. Only whether a rival
+/// has any is compared: a person may ask for others, or for fewer.
+pub(super) fn wait(rivals: &Rivals<'_>, object: &Object, imports: bool) -> Option<Wait> {
+    let side = |of: &Carries| if imports { of.imported } else { of.exported };
+    let takers = rivals.iter().filter(|(_, rival)| if imports { rival.imports } else { rival.exports });
+    let lacks = |rival: &Object| {
+        let lag = if imports { rival.lags.import } else { rival.lags.export };
+        lag.or_else(|| (side(&rival.carries) == 0).then_some(Lag::Empty))
+    };
+    let lags: Vec<(&ServiceKey, Option<Lag>)> = takers.map(|(key, rival)| (*key, lacks(rival))).collect();
+    if object.carries.is_empty() || lags.is_empty() {
+        return None;
     }
-    let carries = object.carries;
-    let carried = if imports { carries.imported } else { carries.exported };
-    let sum: i64 = rivals
-        .iter()
-        .filter(|rival| rival.carries.is_current)
-        .map(|rival| if imports { rival.carries.imported } else { rival.carries.exported })
-        .sum();
-    carries.is_empty() || (carries.is_current && carried > 0 && sum >= carried)
+    let lagging = || lags.iter().filter_map(|(key, lag)| Some(Wait { rival: (*key).clone(), lag: (*lag)? }));
+    let has_one = lags.iter().any(|(_, lag)| lag.is_none());
+    lagging().find(|wait| !wait.lag.is_open()).or_else(|| lagging().next().filter(|_| !has_one))
 }
