@@ -140,6 +140,7 @@ reasons! {
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
     NotAllowed [ACCEPTED, STALLED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";
+    NameTaken [ACCEPTED, STALLED]: "Discovery made it for a name, and a Service of that name is there that Twinspan did not create: rename the Service, or remove the label `twinspan.dev/discovered-by` to import into it.";
     PortNotFound [ACCEPTED, STALLED]: "The Service has no TCP port of that name: correct `spec.service.ports`, or the Service.";
     PortAmbiguous [ACCEPTED, STALLED]: "The Service has several ports: name one in `spec.service.ports`.";
     NoNodePort [ACCEPTED]: "`spec.export.address` is Node, and the Service has no nodePort and none of its pods a hostPort: make it a Service of type NodePort or LoadBalancer, or give the container a hostPort.";

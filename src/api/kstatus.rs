@@ -43,6 +43,7 @@ pub fn of_ready(reason: &str) -> &'static str {
         Reason::Synced | Reason::Connected | Reason::Suspended | Reason::Observing => "Current",
         // The spec, the registry's grant, the Service's ports, a Secret's content: whatever is wrong is there already.
         Reason::NotAllowed
+        | Reason::NameTaken
         | Reason::PortNotFound
         | Reason::PortAmbiguous
         | Reason::ExternalName

@@ -87,13 +87,18 @@ fn writer(bench: &Bench) -> String {
 
 /// The RegisteredServices in whose slices the endpoint is: never none.
 fn importers(bench: &Bench) -> Vec<String> {
+    let keepers = keepers(bench);
+    assert!(!keepers.is_empty(), "the endpoint never goes");
+    keepers
+}
+
+fn keepers(bench: &Bench) -> Vec<String> {
     let view = bench.controller.views.cluster();
     let slices = view.slices.of_service(&key("echo")).into_iter().filter(|slice| slice.is_ours() && !slice.deleting);
     let has = |ip: std::net::IpAddr| ip.to_string() == SERVER;
     let holding = slices.filter(|slice| slice.endpoints.iter().any(|e| e.address.ip().is_some_and(has)));
     let mut keepers: Vec<String> = holding.filter_map(|slice| slice.keeper.clone()).collect();
     keepers.sort();
-    assert!(!keepers.is_empty(), "the endpoint never goes");
     keepers
 }
 
@@ -230,6 +235,48 @@ async fn a_service_that_was_created_for_a_discovered_one_becomes_that_of_the_han
     shows_with(&bench, "found", 1, &json!({"twinspan.dev/discovered-by": ""}), &spec("rpc"));
     pass(&bench, "found").await;
     assert_eq!(bench.api.take(SERVICES).len(), 0);
+}
+
+/// A name that a stranger registered reaches into no Service that somebody made.
+#[tokio::test(start_paused = true)]
+async fn a_discovered_import_keeps_out_of_a_service_of_others() {
+    let bench = bench(&["main"]).await;
+    bench.unregister();
+    bench.server_registers(&format!("{SERVER}:9000")).await;
+    let service = json!({"name": "echo", "create": "Headless", "ports": [{"name": "rpc", "number": 80}]});
+    let spec =
+        json!({"registryRef": {"name": "main"}, "registryName": "echo", "service": service, "direction": "Import"});
+    let of = |owners: Value| {
+        json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "service-uid", "ownerReferences": owners},
+            "spec": {"clusterIP": "None", "ipFamilies": ["IPv4"], "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}]}})
+    };
+    let own = json!([{"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "found",
+        "uid": "uid-of-found", "controller": true}]);
+    let accepted = || {
+        let path = "/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/found";
+        let object = bench.api.object(path).unwrap();
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap();
+        conditions.iter().find(|condition| condition["type"] == "Accepted").unwrap()["reason"].clone()
+    };
+    let label = json!({"twinspan.dev/discovered-by": "registry-uid"});
+    // The team's own Service takes the place of the one that was created for the name.
+    for (owners, importer, reason) in [
+        (own.clone(), vec!["found".to_owned()], "Accepted"),
+        (json!([]), vec![], "NameTaken"),
+        (own, vec!["found".to_owned()], "Accepted"),
+    ] {
+        bench.put_service(&of(owners));
+        shows_with(&bench, "found", 1, &label, &spec);
+        pass(&bench, "found").await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!((keepers(&bench), accepted()), (importer, json!(reason)));
+    }
+    // Without the label it is the team's choice.
+    bench.put_service(&of(json!([])));
+    shows_with(&bench, "found", 1, &json!({}), &spec);
+    pass(&bench, "found").await;
+    assert_eq!(keepers(&bench), ["found"]);
+    assert!(bench.api.take(SERVICES).is_empty(), "a Service of others is never changed");
 }
 
 /// The release team-a, with these namespaces in namespaced mode.

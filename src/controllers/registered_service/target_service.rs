@@ -11,7 +11,8 @@ use super::import_service;
 use super::observe::Observed;
 use super::rejection::{Check, Consequence, Rejection, reject, reject_and_withdraw};
 use crate::api::conditions::Reason;
-use crate::api::{CreateService, ExportAddress, IpFamilyPolicy, RegisteredService};
+use crate::api::discovered::{DISCOVERED_BY, discovered_by};
+use crate::api::{CreateService, Direction, ExportAddress, IpFamilyPolicy, RegisteredService};
 
 /// Completes the settings with the Service, or with the Service that is to be created.
 ///
@@ -28,6 +29,15 @@ pub(super) fn accept(
         Some(found) if found.external_name => reject_and_withdraw(
             Reason::ExternalName,
             format!("Service {} is an ExternalName, which has no endpoints; use another Service", accepted.service),
+        ),
+        // A stranger who registers a name must not reach into a Service that somebody made for other clients.
+        Some(found) if is_discovered_import(object) && found.owner_uid.is_none() => reject_and_withdraw(
+            Reason::NameTaken,
+            format!(
+                "Service {} is there and not Twinspan's, and discovery imports into none of others; rename it, or remove \
+                 the label {DISCOVERED_BY} to import into it",
+                accepted.service
+            ),
         ),
         Some(found) if !found.deleting => {
             accepted.families = match object.spec.export.ip_family_policy {
@@ -57,6 +67,11 @@ pub(super) fn accept(
             consequence: Consequence::WithdrawGuarded(accepted.limits),
         }),
     }
+}
+
+/// Whether discovery made it for a name, whose Service has to be its own too.
+fn is_discovered_import(object: &RegisteredService) -> bool {
+    discovered_by(object).is_some() && object.spec.direction == Direction::Import
 }
 
 /// Rejects addresses of Nodes where no port of a Node leads to the Service.

@@ -4,7 +4,7 @@ use super::facts::*;
 use super::refusals::Why;
 use super::scene::{World, at, keys, service, why};
 use super::*;
-use crate::model::REGISTRY_NAME_ANNOTATION;
+use crate::model::{REGISTRY_NAME_ANNOTATION, ServiceView};
 
 #[test]
 fn whoever_has_a_name_keeps_it_however_old_another_is() {
@@ -112,4 +112,28 @@ fn a_sweep_waits_for_a_status_and_tells_whether_the_object_writes_anything() {
     assert_eq!(sweeps(&world), [false], "what it had goes with it");
     change(&mut world, Carries::default(), false);
     assert_eq!((world.first().pending(), world.first().look_again), (0, Some(at(5))));
+}
+
+#[test]
+fn a_service_that_came_after_the_object_of_a_name_is_told_and_the_object_stays() {
+    let mut world = World::new();
+    world.foreign(&["x"]);
+    let plan = world.first();
+    world.apply(&plan);
+    let key = ServiceKey::new("vms", "x");
+    let created = ServiceView { owner_uid: Some("uid-vms/x".to_owned()), ..service("x", 1, &[]) };
+    world.services.insert(key.clone(), ServiceView { ports: Vec::new(), ..created });
+    let plan = world.plan(&plan.memory, at(1));
+    assert_eq!((plan.pending(), plan.refusals.count), (0, 0), "Twinspan created it");
+    world.services.insert(key.clone(), ServiceView { ports: Vec::new(), ..service("x", 1, &[]) });
+    let plan = world.plan(&plan.memory, at(2));
+    assert_eq!((plan.pending(), plan.staying), (0, 1));
+    assert_eq!(why(&plan), [("name x".to_owned(), Why::NameTaken)]);
+    // An edit is put back all the same, and one of a person wins.
+    let mut edited = world.clone();
+    edited.objects.get_mut(&key).unwrap().made_as = None;
+    assert_eq!(edited.plan(&plan.memory, at(3)).updates.len(), 1);
+    world.written("hand", "y", "x", false, true);
+    let plan = world.plan(&plan.memory, at(3));
+    assert_eq!((plan.yields.len(), plan.refusals.count), (1, 0));
 }

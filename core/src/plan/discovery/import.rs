@@ -122,6 +122,17 @@ impl Planner<'_> {
     }
 
     fn want_import(&mut self, name: &str, key: ServiceKey) {
+        let facts = self.facts;
+        let there = facts.objects.get(&key).filter(|object| object.is_discovered());
+        let is_others = facts.services.get(&key).is_some_and(|service| service.owner_uid.is_none());
+        if is_others && !self.written.imports(name) {
+            let message = format!("Service {key} is there and not of this discovery, which imports nothing into it");
+            self.plan.refusals.add(&subject(name), Why::NameTaken, message);
+            // An object that is there is told the same by its own pass, and goes on once the Service is gone.
+            if there.is_none() {
+                return;
+            }
+        }
         // Names that are no RegistryName are not followed.
         if let Ok(registry_name) = RegistryName::new(name) {
             self.want(Wanted { key, registry_name, kind: Wants::Import }, &subject(name));
