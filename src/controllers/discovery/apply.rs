@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tracing::warn;
-use twinspan_core::plan::discovery::turn::{History, Op};
+use twinspan_core::plan::discovery::history::{Failure, History, Kind};
+use twinspan_core::plan::discovery::turn::Op;
 
 use super::controller::Controller;
 use super::objects::{made, put_right};
@@ -15,8 +16,8 @@ use crate::api::RegisteredService;
 use crate::cluster::ClusterError;
 use crate::cluster::events::{About, Note, Reason};
 
-/// Writes under way at once: others want turns too.
-const AT_ONCE: usize = 4;
+/// Writes under way at once: others want turns too, and a second has 50 of them at most.
+const AT_ONCE: usize = 8;
 
 /// The results of the writes of a turn.
 #[derive(Debug, Default)]
@@ -25,17 +26,13 @@ pub(super) struct Applied {
     pub created: usize,
     pub updated: usize,
     pub deleted: usize,
-    /// The operator lacks a verb.
-    pub forbidden: Option<String>,
-    /// No answer, or another one that tells nothing about the object.
-    pub failed: Option<String>,
 }
 
 impl Controller {
     pub(super) async fn apply(&self, sight: &Sight, ops: &[Op], history: &mut History) -> Applied {
         let sent: Vec<_> = ops.iter().map(|op| self.send(sight, op)).collect();
         let mut answers = stream::iter(sent).buffered(AT_ONCE);
-        let (mut applied, mut failures) = (Applied::default(), 0);
+        let (mut applied, mut failures, mut first) = (Applied::default(), 0, None);
         for op in ops {
             let Some(answer) = answers.next().await else { break };
             let now = self.views.env.now();
@@ -54,19 +51,13 @@ impl Controller {
                 Err(ClusterError::Conflict { .. }) => history.note(op, None, now),
                 Err(error) => {
                     failures += 1;
-                    let message = error.to_string();
-                    match &error {
-                        ClusterError::Forbidden { .. } => applied.forbidden = Some(message.clone()),
-                        _ if error.is_refusal() => {}
-                        _ => applied.failed = Some(message.clone()),
-                    }
-                    history.note(op, error.is_refusal().then_some(message), now);
+                    let failure = failure(&error);
+                    first.get_or_insert_with(|| failure.message.clone());
+                    history.note(op, Some(failure), now);
                 }
             }
         }
-        if failures > 0 {
-            let message = applied.forbidden.as_ref().or(applied.failed.as_ref());
-            let message = message.map_or("see status.discovery.refusals", String::as_str);
+        if let Some(message) = first {
             warn!(registry = sight.name, failures, "discovery: the API server refuses or does not answer: {message}");
         }
         applied
@@ -112,6 +103,15 @@ impl Controller {
             Note::Text(note),
         );
     }
+}
+
+fn failure(error: &ClusterError) -> Failure {
+    let kind = match error {
+        ClusterError::Forbidden { .. } => Kind::Forbidden,
+        _ if error.is_refusal() => Kind::Refused,
+        _ => Kind::Unanswered,
+    };
+    Failure { kind, message: error.to_string() }
 }
 
 /// Whether a write may have been carried out although it failed.

@@ -3,12 +3,15 @@
 //! Refuses to know a pass ([`super`]) and its steps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::discovery::Memory;
-use twinspan_core::plan::discovery::turn::{History, Paces};
+use twinspan_core::plan::discovery::history::History;
+use twinspan_core::plan::discovery::turn::Paces;
 
 use super::observe::Seen;
 use crate::controllers::service_registry::Command;
@@ -30,10 +33,16 @@ pub(super) struct State {
     pub term: Option<u64>,
     pub seen: Option<Seen>,
     pub look_again: Option<Timestamp>,
+    /// The earliest start of the next pass.
+    pub next: Option<Instant>,
+    /// The time for which the last pass waited for answers to its writes.
+    pub writing: Duration,
     /// RegisteredServices whose status the last pass waited for.
     pub awaited: BTreeSet<ServiceKey>,
     pub registries: BTreeMap<String, OfRegistry>,
     pub paces: Paces,
+    /// The ServiceRegistry that was the first of the last pass.
+    pub first: Option<String>,
 }
 
 #[derive(Debug, Default)]

@@ -27,7 +27,7 @@ use tracing::{debug, info};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::discovery::facts::SHOWN;
-use twinspan_core::plan::discovery::turn::turn;
+use twinspan_core::plan::discovery::turn::{in_turns, turn};
 use twinspan_core::plan::discovery::{Plan, plan};
 use twinspan_core::plan::earlier;
 use twinspan_core::plan::service::Term;
@@ -41,13 +41,18 @@ use super::service_registry::Command;
 use crate::env::milliseconds;
 use crate::registry::guards::{Effect, Swept};
 
-/// Least time between two passes.
+/// Least time between the starts of two passes.
 const PACE: Duration = Duration::from_secs(1);
+
+/// The time from the start of a pass to that of the next. A pass that plans for long leaves as much time to others as
+/// it took from them; while answers are waited for, the machine is free.
+fn between(planning: Duration) -> Duration {
+    PACE.max(planning * 2)
+}
 
 impl Controller {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut leading = self.writers.leadership.changes();
-        let mut next = Instant::now();
         loop {
             let due = self.state.look_again.map(|at| {
                 let wait = at.duration_since(self.views.env.now());
@@ -69,13 +74,20 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = sleep_until(next) => {}
+                () = self.rest() => {}
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                passed = self.pass() => if passed { next = Instant::now() + PACE },
+                _ = self.pass() => {}
             }
+        }
+    }
+
+    /// Waits until the next pass may start.
+    async fn rest(&self) {
+        if let Some(next) = self.state.next {
+            sleep_until(next).await;
         }
     }
 
@@ -90,6 +102,8 @@ impl Controller {
             self.state.term = term;
         }
         let (Some(term), now) = (term.map(Term), self.views.env.now()) else { return false };
+        // The paces count from `now`, so the next pass has to come a whole second behind it.
+        let started = Instant::now();
         let seen = observe::seen(&self.views, now);
         let asked = self.views.discoveries.take_due();
         let due = asked || self.state.look_again.is_some_and(|at| at <= now);
@@ -97,9 +111,11 @@ impl Controller {
             return false;
         }
         self.state.seen = Some(seen);
-        self.state.look_again = None;
+        (self.state.look_again, self.state.writing) = (None, Duration::ZERO);
         let names = observe::registries(&self.views, self.state.registries.keys());
         let mut awaited = BTreeSet::new();
+        let names = in_turns(names, self.state.first.as_deref());
+        self.state.first = names.first().cloned();
         for name in names {
             match observe::observe(&self.views, &name) {
                 Some(sight) => awaited.extend(self.pass_over(&name, &sight, term, now).await),
@@ -112,6 +128,7 @@ impl Controller {
         }
         self.views.discoveries.set_awaited(awaited.clone());
         self.state.awaited = awaited;
+        self.state.next = Some(started + between(started.elapsed().saturating_sub(self.state.writing)));
         true
     }
 
@@ -135,26 +152,30 @@ impl Controller {
     async fn pass_over(&mut self, name: &str, sight: &Sight, term: Term, now: Timestamp) -> BTreeSet<ServiceKey> {
         let started = Instant::now();
         let mut of_registry = self.state.registries.remove(name).unwrap_or_default();
-        let plan = plan(&sight.facts(), &of_registry.memory, now);
-        of_registry.memory = plan.memory.clone();
+        of_registry.memory.created = of_registry.history.created(now);
+        let mut plan = plan(&sight.facts(), &of_registry.memory, now);
+        of_registry.memory = std::mem::take(&mut plan.memory);
         let writes = sight.is_whole() && sight.writes();
         let swept = if writes { self.sweep(sight, &plan, term) } else { Swept::default() };
         if !sight.writes() {
             // Nobody asks for a sweep any more; with Sync it is asked for anew, and held anew.
             self.ask_guard(name, &BTreeSet::new(), plan.staying);
+            of_registry.history.forget_refusals();
         }
         let mut look_again = earlier(plan.look_again, swept.held_until);
         let mut applied = Applied::default();
         if writes && self.writers.leadership.may_write() {
             let turn = turn(&plan, &swept.let_go, &mut of_registry.history, &mut self.state.paces, now);
             look_again = earlier(look_again, turn.look_again);
+            let sent = Instant::now();
             applied = self.apply(sight, &turn.ops, &mut of_registry.history).await;
+            self.state.writing += sent.elapsed();
             // Nothing tells that a refusal is over: a grant of verbs is in no view.
-            look_again = earlier(look_again, of_registry.history.next());
+            look_again = earlier(look_again, of_registry.history.next(self.views.env.now()));
         } else if writes {
             self.tell_dry_run(sight, &plan, &mut of_registry);
         }
-        let found = report::found(sight, &plan, &swept, &applied, &of_registry.history);
+        let found = report::found(sight, &plan, &swept, &of_registry.history, self.views.env.now());
         self.writers.metrics.set_discovered(name, plan.exports, plan.imports);
         if applied.wrote > 0 {
             info!(

@@ -4,12 +4,12 @@
 
 use std::fmt::Write;
 
+use twinspan_core::Timestamp;
 use twinspan_core::plan::discovery::Plan;
 use twinspan_core::plan::discovery::facts::Names;
-use twinspan_core::plan::discovery::turn::History;
+use twinspan_core::plan::discovery::history::{History, Kind};
 use twinspan_core::plan::discovery::written::Wait;
 
-use super::apply::Applied;
 use super::observe::Sight;
 use crate::api::conditions::{ConditionStatus, DISCOVERED, DesiredCondition, Reason};
 use crate::api::{APPROVE_DELETIONS, DiscoveryRefusal, DiscoveryStatus};
@@ -20,7 +20,7 @@ use crate::registry::guards::Swept;
 const LONGEST_OBJECT: usize = 512;
 const LONGEST_MESSAGE: usize = 1024;
 
-pub(super) fn found(sight: &Sight, plan: &Plan, swept: &Swept, applied: &Applied, history: &History) -> Found {
+pub(super) fn found(sight: &Sight, plan: &Plan, swept: &Swept, history: &History, now: Timestamp) -> Found {
     let mut refusals = plan.refusals.clone();
     history.tell(&mut refusals);
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -41,15 +41,15 @@ pub(super) fn found(sight: &Sight, plan: &Plan, swept: &Swept, applied: &Applied
             })
             .collect(),
     };
-    let (state, reason, message) = condition(sight, plan, swept, applied, pending);
+    let (state, reason, message) = condition(sight, plan, swept, |kind| history.failure(kind, now), pending);
     Found { status, condition: DesiredCondition::new(DISCOVERED, state, reason, message) }
 }
 
-fn condition(
+fn condition<'a>(
     sight: &Sight,
     plan: &Plan,
     swept: &Swept,
-    applied: &Applied,
+    failure: impl Fn(Kind) -> Option<&'a str>,
     pending: usize,
 ) -> (ConditionStatus, Reason, String) {
     let is_false = |reason, message| (ConditionStatus::False, reason, message);
@@ -58,12 +58,12 @@ fn condition(
         let message = format!("the API server told nothing of {} for 90 s; nothing is made or deleted", kind.as_str());
         return is_false(Reason::ClusterUnavailable, message);
     }
-    if let Some(error) = &applied.forbidden {
+    if let Some(error) = failure(Kind::Forbidden) {
         let message = format!("{error}; set the chart's value discovery.enabled to true");
         return is_false(Reason::DiscoveryForbidden, message);
     }
-    if let Some(error) = &applied.failed {
-        return is_false(Reason::WriteFailed, error.clone());
+    if let Some(error) = failure(Kind::Unanswered) {
+        return is_false(Reason::WriteFailed, error.to_owned());
     }
     if let Some(import) = import {
         if plan.lacks_namespace {

@@ -1,15 +1,17 @@
 //! Objects of discovery both ways, what the views show of them, and the condition.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use twinspan_core::model::{RegistryName, ServiceKey};
 use twinspan_core::plan::discovery::facts::{Origin, Wanted, Wants};
-use twinspan_core::plan::discovery::turn::History;
+use twinspan_core::plan::discovery::history::{Failure, History, Kind as FailureKind};
+use twinspan_core::plan::discovery::turn::Op;
 use twinspan_core::plan::discovery::{Memory, plan};
 
-use super::apply::Applied;
 use super::objects::{Known, made, put_right, reduce};
 use super::{Controller, observe, report};
 use crate::api::conditions::Reason;
@@ -143,7 +145,7 @@ fn the_views_are_the_facts_and_what_cannot_be_read_is_left_alone() {
     assert!(!sight.writes() && sight.is_whole(), "policy Observe is the default");
     let found = plan(&sight.facts(), &Memory::default(), views.env.now());
     assert_eq!(found.creates.len(), 2);
-    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    let status = report::found(&sight, &found, &Swept::default(), &History::default(), views.env.now());
     assert_eq!((status.status.pending, status.condition.reason), (2, Reason::Observing));
 
     // A stand-in has no discovery, which must not sweep.
@@ -164,11 +166,13 @@ fn a_missing_verb_names_the_value_of_the_chart() {
     let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}}}));
     let sight = observe::observe(&views, "main").unwrap();
     let found = plan(&sight.facts(), &Memory::default(), views.env.now());
-    let applied = Applied { forbidden: Some("not permitted".into()), ..Applied::default() };
-    let status = report::found(&sight, &found, &Swept::default(), &applied, &History::default());
+    let (mut history, now) = (History::default(), views.env.now());
+    let forbidden = Failure { kind: FailureKind::Forbidden, message: "not permitted".into() };
+    history.note(&Op::Create(wanted("echo", Wants::Import)), Some(forbidden), now);
+    let status = report::found(&sight, &found, &Swept::default(), &history, now);
     assert_eq!(status.condition.reason, Reason::DiscoveryForbidden);
     assert!(status.condition.message.contains("discovery.enabled"), "{}", status.condition.message);
-    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    let status = report::found(&sight, &found, &Swept::default(), &History::default(), views.env.now());
     assert_eq!(status.condition.reason, Reason::AllDiscovered, "without a selector nothing is selected");
 }
 
@@ -177,12 +181,12 @@ fn names_count_only_while_all_are_known_and_silence_concludes_nothing() {
     let views = views(&json!({"policy": "Sync", "import": {"namespace": "vms"}}));
     let sight = observe::observe(&views, "main").unwrap();
     let found = plan(&sight.facts(), &Memory::default(), views.env.now());
-    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    let status = report::found(&sight, &found, &Swept::default(), &History::default(), views.env.now());
     assert_eq!(status.condition.reason, Reason::RegistryUnavailable);
     let long_ago = views.env.now() - jiff::SignedDuration::from_secs(91);
     views.cluster().heard(Kind::Service, long_ago);
     let sight = observe::observe(&views, "main").unwrap();
-    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    let status = report::found(&sight, &found, &Swept::default(), &History::default(), views.env.now());
     assert_eq!((sight.is_whole(), status.condition.reason), (false, Reason::ClusterUnavailable));
 }
 
@@ -302,6 +306,53 @@ async fn a_write_that_was_refused_is_looked_at_again() {
 }
 
 #[tokio::test]
+async fn a_missing_verb_stands_until_the_write_is_tried_again() {
+    let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}}));
+    let api = FakeApi::default();
+    api.refuse("/registeredservices", 403);
+    let mut controller = controller(&views, &api);
+    let reason = || views.discoveries.of("main").unwrap().condition.reason;
+    controller.pass().await;
+    assert_eq!(reason(), Reason::DiscoveryForbidden);
+    api.take("/registeredservices");
+    // Something changes meanwhile.
+    views.discoveries.look_again();
+    controller.pass().await;
+    assert_eq!((reason(), api.take("/registeredservices").len()), (Reason::DiscoveryForbidden, 0));
+    // With Observe nothing is written, so that nothing is refused.
+    let mut registry = views.cluster().service_registries["main"].as_ref().clone();
+    registry.spec.discovery.as_mut().unwrap().policy = crate::api::DiscoveryPolicy::Observe;
+    views.cluster().service_registries.insert("main".into(), Arc::new(registry));
+    views.discoveries.look_again();
+    controller.pass().await;
+    assert_eq!(reason(), Reason::Observing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn passes_start_a_second_apart_however_long_their_writes_take() {
+    let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}}));
+    for n in 0..200 {
+        let object = json!({"metadata": {"name": format!("s{n}"), "namespace": "shop", "uid": format!("s{n}")},
+            "spec": {"ports": [{"port": 80}]}});
+        let service = convert::service(&serde_json::from_value(object).unwrap());
+        views.cluster().services.put(ServiceKey::new("shop", format!("s{n}")), service);
+    }
+    let (api, stop) = (FakeApi::default(), CancellationToken::new());
+    api.delay(Duration::from_millis(100));
+    let controller = tokio::spawn(controller(&views, &api).run(stop.clone()));
+    views.discoveries.wake();
+    for second in 0..3 {
+        tokio::time::sleep(Duration::from_millis(950)).await;
+        assert_eq!(api.take("/registeredservices").len(), 50, "{second}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stop.cancel();
+    controller.await.unwrap();
+    let times = [(0, 1000), (499, 1000), (700, 1400)].map(|(planning, wait)| (Duration::from_millis(planning), wait));
+    times.into_iter().for_each(|(planning, wait)| assert_eq!(super::between(planning), Duration::from_millis(wait)));
+}
+
+#[tokio::test]
 async fn the_guard_forgets_the_sweeps_of_objects_that_are_gone() {
     let views = views(&Value::Null);
     let seen = json!({"observedGeneration": 1});
@@ -342,7 +393,7 @@ async fn an_object_that_waits_for_one_of_a_person_says_why_and_only_a_change_end
     controller.state.look_again = None;
     views.discoveries.look_again();
     assert!(controller.pass().await);
-    assert_eq!(controller.state.look_again, controller.state.registries["main"].history.next());
+    assert_eq!(controller.state.look_again, controller.state.registries["main"].history.next(views.env.now()));
     views.discoveries.status_changed(&ServiceKey::new("shop", "b"), false);
     assert!(!views.discoveries.take_due());
     views.discoveries.status_changed(&ServiceKey::new("shop", "hand"), false);

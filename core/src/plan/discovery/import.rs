@@ -54,9 +54,14 @@ impl Planner<'_> {
         self.plan.memory.basis = Some(basis.clone());
         let has = self.existing(settings, foreign);
         let names: BTreeSet<&str> = foreign.iter().map(|name| &**name).collect();
+        // Objects on their way out, which a guard may hold.
+        let mut leaving = 0;
         for (name, key) in &has {
             if names.contains(name.as_str()) {
                 self.want_import(name, key.clone());
+                continue;
+            }
+            if !facts.objects.contains_key(key) {
                 continue;
             }
             let since = absent.and_then(|absent| absent.get(key)).copied().unwrap_or(now);
@@ -65,12 +70,14 @@ impl Planner<'_> {
             if now < ends {
                 self.plan.look_again = earlier(self.plan.look_again, Some(ends));
                 self.want_import(name, key.clone());
+            } else {
+                leaving += 1;
             }
         }
-        self.new_imports(settings, foreign, &has);
+        self.new_imports(settings, foreign, &has, leaving);
     }
 
-    /// The names that have an object, where the name is still asked for and still leads to it.
+    /// The names that have an object, or one that the view does not show yet, where the name is still asked for and still leads to it.
     fn existing(&self, settings: &ImportSettings, foreign: &[Arc<str>]) -> BTreeMap<String, ServiceKey> {
         let mut has = BTreeMap::new();
         let mut displaced = BTreeSet::new();
@@ -80,6 +87,15 @@ impl Planner<'_> {
                 has.insert(name.to_owned(), key.clone());
             } else {
                 displaced.insert(key);
+            }
+        }
+        let created = self.before.created.iter().filter(|(key, wanted)| {
+            wanted.imports() && key.namespace == settings.namespace && !self.facts.objects.contains_key(*key)
+        });
+        for (key, wanted) in created {
+            let name = wanted.registry_name.as_str();
+            if settings.follows(name) && settings.key_of(name) == *key {
+                has.insert(name.to_owned(), key.clone());
             }
         }
         // An edit of a name, or another template: only all names tell whose object it was.
@@ -139,10 +155,16 @@ impl Planner<'_> {
         }
     }
 
-    /// Names without an object, in order, as long as there is room.
-    fn new_imports(&mut self, settings: &ImportSettings, foreign: &[Arc<str>], has: &BTreeMap<String, ServiceKey>) {
+    /// Names without an object, in order, as long as there is room; `leaving` of those that have one take none.
+    fn new_imports(
+        &mut self,
+        settings: &ImportSettings,
+        foreign: &[Arc<str>],
+        has: &BTreeMap<String, ServiceKey>,
+        leaving: usize,
+    ) {
         let facts = self.facts;
-        let mut room = settings.most.saturating_sub(has.len());
+        let mut room = settings.most.saturating_sub(has.len() - leaving);
         let mut taken: BTreeMap<ServiceKey, &str> =
             has.iter().map(|(name, key)| (key.clone(), name.as_str())).collect();
         let new = foreign.iter().filter(|name| !has.contains_key(&***name) && settings.follows(name));

@@ -4,7 +4,7 @@
 //!   `annotations`: what a Service says for itself.
 //! - `export`: the RegisteredServices of Services. `import`: those of names in the registry. `written`: the ones that
 //!   people wrote, which win.
-//! - [`turn`]: the part of a plan that may be done now.
+//! - [`turn`]: the part of a plan that may be done now. [`history`]: what was sent before, and how it was answered.
 //!
 //! Owns which of them are made, put back and given up, and why others are refused. A whole pass is linear in Services,
 //! objects and names; it runs at most once a second, so that one that changed often costs no more. Refuses to know the
@@ -16,6 +16,9 @@ mod annotations;
 mod contested_tests;
 mod export;
 pub mod facts;
+pub mod history;
+#[cfg(test)]
+mod history_tests;
 mod import;
 pub mod names;
 #[cfg(test)]
@@ -49,6 +52,8 @@ pub struct Memory {
     basis: Option<String>,
     /// The objects that were seen as they should be: one that differs since then was edited.
     made: BTreeMap<ServiceKey, Wanted>,
+    /// The objects that were created and that the view may lack, from [`history::History::created`].
+    pub created: BTreeMap<ServiceKey, Wanted>,
 }
 
 /// An object that has to be changed.

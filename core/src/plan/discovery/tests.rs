@@ -1,10 +1,11 @@
 //! Plans of discovery, on values.
 
 use super::facts::*;
+use super::history::{Failure, History, Kind};
 use super::names::Template;
 use super::refusals::{MOST_TOLD, Why};
 use super::scene::{World, at, keys, service, why};
-use super::turn::{DELETIONS_PER_SECOND, History, IMPORTS_PER_SECOND, Op, Paces, turn};
+use super::turn::{DELETIONS_PER_SECOND, IMPORTS_PER_SECOND, Op, Paces, turn};
 use super::*;
 use crate::model::{
     EXPORT_ANNOTATION, PORT_ANNOTATION, REGISTRY_NAME_ANNOTATION, RegistryName, ServiceView, WEIGHT_ANNOTATION,
@@ -271,6 +272,10 @@ fn what_is_not_selected_any_more_is_swept_and_what_its_service_owns_is_collected
     assert_eq!(swept, ["shop/a", "shop/b"], "nothing is concluded about names");
 }
 
+fn refused() -> Failure {
+    Failure { kind: Kind::Refused, message: "no".to_owned() }
+}
+
 #[test]
 fn a_turn_keeps_the_paces_and_sends_nothing_twice() {
     let mut world = World::new();
@@ -299,13 +304,16 @@ fn a_turn_keeps_the_paces_and_sends_nothing_twice() {
     assert_eq!(done.ops.len(), DELETIONS_PER_SECOND as usize);
     assert!(matches!(&done.ops[0], Op::Delete(delete) if delete.uid == "uid-vms/n00"));
     // A refusal is told, and tried again later.
-    history.note(&done.ops[0], Some("no".to_owned()), at(100));
+    history.note(&done.ops[0], Some(refused()), at(100));
     let mut refusals = Refusals::default();
     history.tell(&mut refusals);
     assert_eq!((refusals.count, refusals.told.keys().next().unwrap().as_str()), (1, "RegisteredService vms/n00"));
     let next = turn(&plan, &all, &mut history, &mut paces, at(110));
     assert_ne!(next.ops[0].key(), done.ops[0].key());
-    assert_eq!(turn(&plan, &all, &mut history, &mut paces, at(130)).ops[0].key(), done.ops[0].key());
+    let alone = Plan { sweeps: vec![plan.sweeps[0].clone()], ..Plan::default() };
+    assert_eq!(turn(&alone, &all, &mut history, &mut paces, at(129)).ops, []);
+    assert_eq!(turn(&plan, &all, &mut history, &mut paces, at(130)).ops[0].key(), next.ops[0].key(), "never tried");
+    assert_eq!(turn(&alone, &all, &mut history, &mut paces, at(131)).ops[0].key(), done.ops[0].key());
 }
 
 #[test]
@@ -323,11 +331,11 @@ fn a_failed_write_has_a_time_at_which_it_is_tried_again() {
     let mut world = World::new();
     world.has(service("a", 1, &[]));
     let (plan, mut history, none) = (world.first(), History::default(), BTreeSet::new());
-    assert_eq!(history.next(), None);
+    assert_eq!(history.next(at(0)), None);
     let done = turn(&plan, &none, &mut history, &mut Paces::default(), at(0));
     assert_eq!((done.ops.len(), done.look_again), (1, None));
-    history.note(&done.ops[0], Some("no".to_owned()), at(0));
-    assert_eq!(history.next(), Some(at(30)));
+    history.note(&done.ops[0], Some(refused()), at(0));
+    assert_eq!(history.next(at(0)), Some(at(30)));
     let again = turn(&plan, &none, &mut history, &mut Paces::default(), at(30));
-    assert_eq!((again.ops.len(), history.next()), (1, None));
+    assert_eq!((again.ops.len(), history.next(at(30))), (1, None));
 }

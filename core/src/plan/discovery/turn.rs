@@ -1,14 +1,14 @@
 //! The part of a plan that is done now: what the paces let through, and what was not just done.
 //!
-//! Owns the paces, and how long a write is left alone whose effect the view does not show yet, or that the API server
-//! refused. Refuses to send anything.
+//! Owns the paces, and the order in which writes have their turn: what was never tried comes before what was refused.
+//! [`History`] tells which of them waits. Refuses to send anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use super::facts::{SHOWN, Wanted};
-use super::refusals::{Refusals, Why};
+use super::facts::Wanted;
+use super::history::History;
 use super::{Delete, Plan, Update};
 use crate::Timestamp;
 use crate::model::ServiceKey;
@@ -20,8 +20,6 @@ pub const IMPORTS_PER_SECOND: u32 = 10;
 pub const EXPORTS_PER_SECOND: u32 = 50;
 /// RegisteredServices that are deleted in a second.
 pub const DELETIONS_PER_SECOND: u32 = 10;
-/// The time after which a refused write is tried again.
-const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// A bucket that is filled anew each second.
@@ -65,6 +63,15 @@ impl Default for Paces {
     }
 }
 
+/// The order in which ServiceRegistries have their turns at the paces in one pass. Each is first once in as many passes
+/// as there are, so that none takes every turn from the others: it begins behind the one that was first before.
+pub fn in_turns(names: BTreeSet<String>, first_before: Option<&str>) -> Vec<String> {
+    let is_before = |name: &String| first_before.is_some_and(|first| name.as_str() <= first);
+    let (before, mut order): (Vec<String>, Vec<String>) = names.into_iter().partition(is_before);
+    order.extend(before);
+    order
+}
+
 /// A write of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -83,56 +90,20 @@ impl Op {
     }
 
     /// The version that it rests on; `None` where there is no object.
-    fn version(&self) -> Option<&str> {
+    pub(super) fn version(&self) -> Option<&str> {
         match self {
             Self::Create(_) => None,
             Self::Update(update) => Some(&update.version),
             Self::Delete(delete) => Some(&delete.version),
         }
     }
-}
 
-/// A write that was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Sent {
-    version: Option<String>,
-    until: Timestamp,
-    refused: Option<String>,
-}
-
-/// The writes that were sent a moment ago, of one ServiceRegistry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<ServiceKey, Sent>);
-
-impl History {
-    /// A write was answered, or may have been done; `refused` has the words of a refusal.
-    pub fn note(&mut self, op: &Op, refused: Option<String>, now: Timestamp) {
-        let until = now.checked_add(if refused.is_some() { AGAIN } else { SHOWN }).unwrap_or(Timestamp::MAX);
-        self.0.insert(op.key().clone(), Sent { version: op.version().map(ToOwned::to_owned), until, refused });
-    }
-
-    /// When the first write may be tried again, or has to show.
-    pub fn next(&self) -> Option<Timestamp> {
-        self.0.values().map(|sent| sent.until).min()
-    }
-
-    /// Forgets what is over.
-    fn forget(&mut self, now: Timestamp) {
-        self.0.retain(|_, sent| now < sent.until);
-    }
-
-    /// Until when a write waits, because it was sent and nothing has changed since.
-    fn waits(&self, op: &Op) -> Option<Timestamp> {
-        let sent = self.0.get(op.key()).filter(|sent| sent.version.as_deref() == op.version());
-        sent.map(|sent| sent.until)
-    }
-
-    /// Adds what the API server refused.
-    pub fn tell(&self, refusals: &mut Refusals) {
-        for (key, sent) in &self.0 {
-            if let Some(message) = &sent.refused {
-                refusals.add(&format!("RegisteredService {key}"), Why::Refused, message);
-            }
+    /// The object that it makes; `None` for a deletion.
+    pub(super) fn makes(&self) -> Option<&Wanted> {
+        match self {
+            Self::Create(wanted) => Some(wanted),
+            Self::Update(update) => Some(&update.wanted),
+            Self::Delete(_) => None,
         }
     }
 }
@@ -146,7 +117,7 @@ pub struct Turn {
 }
 
 /// Takes the part of a plan that may be done now. `let_go` are the sweeps that the guard lets go. What is put comes
-/// before what is withdrawn.
+/// before what is withdrawn, and what the API server has not refused before what it has.
 pub fn turn(
     plan: &Plan,
     let_go: &BTreeSet<ServiceKey>,
@@ -154,26 +125,37 @@ pub fn turn(
     paces: &mut Paces,
     now: Timestamp,
 ) -> Turn {
-    history.forget(now);
-    let mut turn = Turn::default();
     let creates = plan.creates.iter().cloned().map(Op::Create);
     let updates = plan.updates.iter().cloned().map(Op::Update);
     let sweeps = plan.sweeps.iter().filter(|delete| let_go.contains(&delete.key));
     let deletes = plan.yields.iter().chain(sweeps).cloned().map(Op::Delete);
-    for op in creates.chain(updates).chain(deletes) {
-        if let Some(until) = history.waits(&op) {
-            turn.look_again = earlier(turn.look_again, Some(until));
-            continue;
+    let (puts, deletes): (Vec<Op>, Vec<Op>) = (creates.chain(updates).collect(), deletes.collect());
+    history.forget(puts.iter().chain(&deletes), now);
+    let mut turn = Turn::default();
+    for ops in [puts, deletes] {
+        let (mut fresh, mut again) = (Vec::new(), Vec::new());
+        for op in ops {
+            if let Some(until) = history.waits(&op, now) {
+                turn.look_again = earlier(turn.look_again, Some(until));
+            } else if let Some(due) = history.refused_until(&op) {
+                again.push((due, op));
+            } else {
+                fresh.push(op);
+            }
         }
-        let bucket = match &op {
-            Op::Create(wanted) if wanted.imports() => &mut paces.imports,
-            Op::Create(_) | Op::Update(_) => &mut paces.exports,
-            Op::Delete(_) => &mut paces.deletions,
-        };
-        if bucket.take(now) {
-            turn.ops.push(op);
-        } else {
-            turn.look_again = earlier(turn.look_again, now.checked_add(SECOND).ok());
+        // The one that has waited longest is first.
+        again.sort_by_key(|(due, _)| *due);
+        for op in fresh.into_iter().chain(again.into_iter().map(|(_, op)| op)) {
+            let bucket = match &op {
+                Op::Create(wanted) if wanted.imports() => &mut paces.imports,
+                Op::Create(_) | Op::Update(_) => &mut paces.exports,
+                Op::Delete(_) => &mut paces.deletions,
+            };
+            if bucket.take(now) {
+                turn.ops.push(op);
+            } else {
+                turn.look_again = earlier(turn.look_again, now.checked_add(SECOND).ok());
+            }
         }
     }
     turn
