@@ -131,7 +131,7 @@ impl Guards {
             report(key, Some(ServiceDeletions { held, remaining, ..ServiceDeletions::default() }));
         }
         guard.end(at);
-        let hold = guard.hold_of_gone(at.now);
+        let hold = guard.hold_of_sweeps(at.now);
         let may_go = |key: &&ServiceKey| {
             let alias = registry_guard::sweep_of(key);
             hold.is_none() || guard.released(&alias).is_some() || guard.let_go(&alias).is_some()
@@ -194,19 +194,20 @@ impl Guards {
         self.lock().get(registry).and_then(|all| all.guard.released(service).cloned()).unwrap_or_default()
     }
 
-    /// The hold of a registry, and the deletions of a service that an earlier one let go.
+    /// The hold of a registry's instances, and the deletions of a service that an earlier one let go.
     pub fn hold(&self, registry: &str, service: &ServiceKey, env: &Env) -> (Option<Hold>, BTreeSet<String>) {
         let (mut all, at) = (self.lock(), moment(env));
         let Some(InTerm { guard, .. }) = all.get_mut(registry) else { return Default::default() };
         guard.end(at);
-        (guard.hold(at.now), guard.let_go(service).cloned().unwrap_or_default())
+        (guard.hold_of_instances(at.now), guard.let_go(service).cloned().unwrap_or_default())
     }
 
     /// The same for a RegisteredService that is gone.
     pub fn hold_of_gone(&self, registry: &str, service: &ServiceKey, env: &Env) -> (Option<Hold>, BTreeSet<String>) {
-        let (hold, let_go) = self.hold(registry, service, env);
-        let gone = self.lock().get(registry).and_then(|all| all.guard.hold_of_gone(env.now()));
-        (hold.and(gone), let_go)
+        let (mut all, at) = (self.lock(), moment(env));
+        let Some(InTerm { guard, .. }) = all.get_mut(registry) else { return Default::default() };
+        guard.end(at);
+        (guard.hold_of_gone(at.now), guard.let_go(service).cloned().unwrap_or_default())
     }
 
     /// The hold with the number of its deletions and the hash that approves them.

@@ -38,12 +38,53 @@ pub struct RegistryGuard {
     released_by_timeout: BTreeMap<ServiceKey, BTreeSet<String>>,
     /// The hash of the hold for which an approval was refused.
     refused: Option<String>,
-    /// RegisteredServices that are gone, with the time of their first report.
-    gone: BTreeMap<ServiceKey, Timestamp>,
-    /// RegisteredServices that still refer to the registry, by the last report of one that is gone.
+    /// RegisteredServices that are gone.
+    gone: Going,
+    /// RegisteredServices that a sweep of discovery would delete.
+    swept: Going,
+    /// The deletions that the hold is of.
+    of: Kinds,
+}
+
+/// RegisteredServices that go together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Going {
+    /// With the time of their first report.
+    since: BTreeMap<ServiceKey, Timestamp>,
+    /// The number of those that stay, by the last report of one that goes.
     remaining: usize,
-    /// Whether the hold is also one of the deletions of RegisteredServices that are gone.
-    holds_gone: bool,
+}
+
+impl Going {
+    fn is_mass(&self) -> bool {
+        is_mass(self.since.len(), self.remaining)
+    }
+}
+
+/// Kinds of deletions. A sweep concerns no other kind: anybody who may write RegisteredServices may label them, and
+/// could otherwise hold what other namespaces import.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kinds {
+    /// Those of RegisteredServices that are there.
+    there: bool,
+    /// Those of RegisteredServices that are gone.
+    gone: bool,
+    sweeps: bool,
+}
+
+impl Kinds {
+    fn or(self, other: Self) -> Self {
+        let Self { there, gone, sweeps } = other;
+        Self { there: self.there || there, gone: self.gone || gone, sweeps: self.sweeps || sweeps }
+    }
+
+    fn has(self, service: &ServiceKey, own: &ServiceDeletions) -> bool {
+        match own.remaining {
+            None => self.there,
+            Some(_) if is_sweep(service) => self.sweeps,
+            Some(_) => self.gone,
+        }
+    }
 }
 
 /// The last report of each service. Nearly all say that nothing is deleted, and no report costs a look at those.
@@ -165,17 +206,26 @@ impl RegistryGuard {
             return false;
         }
         let ended = self.end(at);
-        let before = (self.hold, self.holds_gone);
+        let before = (self.hold, self.of);
         self.note_gone(service, deletions.as_ref(), at.now);
         self.services.set(service, deletions.filter(|deletions| *deletions != ServiceDeletions::default()));
         self.follow(service, at.now);
+        let reached = self.limits_reached(at.now);
+        self.of = self.of.or(reached).or(self.masses());
         if self.unreleased() == 0 {
             self.hold = None;
-        } else if self.hold.is_none() && self.limit_reached(at.now) {
-            self.hold = Some(self.resumable.take().unwrap_or_else(|| self.begin(at.now, at)));
+        } else if self.hold.is_none() && reached != Kinds::default() {
+            self.hold = Some(self.resumable.unwrap_or_else(|| self.begin(at.now, at)));
         }
-        self.holds_gone = self.hold.is_some() && (self.holds_gone || self.is_mass());
-        ended || before != (self.hold, self.holds_gone)
+        self.settle();
+        ended || before != (self.hold, self.of)
+    }
+
+    /// A hold that is over is of nothing, and one of RegisteredServices that are there has taken up that of an earlier
+    /// process.
+    fn settle(&mut self) {
+        self.of = if self.hold.is_some() { self.of } else { Kinds::default() };
+        self.resumable = self.resumable.filter(|_| !self.of.there);
     }
 
     /// Whether the report changes what a hold in force holds, so that it has another name.
@@ -187,27 +237,26 @@ impl RegistryGuard {
     /// RegisteredServices count together while they have something to withdraw, and for a [`WINDOW`] from their first
     /// report.
     fn note_gone(&mut self, service: &ServiceKey, deletions: Option<&ServiceDeletions>, now: Timestamp) {
+        let going = if is_sweep(service) { &mut self.swept } else { &mut self.gone };
         match deletions.map(|deletions| deletions.remaining) {
             Some(Some(remaining)) => {
-                self.gone.entry(service.clone()).or_insert(now);
-                self.remaining = remaining;
+                going.since.entry(service.clone()).or_insert(now);
+                going.remaining = remaining;
             }
             // The object is there again.
-            Some(None) => drop(self.gone.remove(service)),
+            Some(None) => drop(going.since.remove(service)),
             None => {}
         }
         let services = &self.services;
         let withdraws = |key: &ServiceKey| services.get(key).is_some_and(|own| own.remaining.is_some());
-        self.gone.retain(|key, since| withdraws(key) || now < *since + WINDOW);
+        for going in [&mut self.gone, &mut self.swept] {
+            going.since.retain(|key, since| withdraws(key) || now < *since + WINDOW);
+        }
     }
 
-    fn is_mass(&self) -> bool {
-        is_mass(self.gone.len(), self.remaining)
-    }
-
-    /// Whether the hold is one of this service's deletions too.
-    fn concerns(&self, own: &ServiceDeletions) -> bool {
-        own.remaining.is_none() || self.holds_gone || self.is_mass()
+    /// The kinds of which so many go that a hold is of theirs too.
+    fn masses(&self) -> Kinds {
+        Kinds { there: false, gone: self.gone.is_mass(), sweeps: self.swept.is_mass() }
     }
 
     /// Keeps what is known about the deletions that a service holds, and forgets the others.
@@ -236,24 +285,27 @@ impl RegistryGuard {
         let mut ended = false;
         while let Some(hold) = self.hold.filter(|hold| at.now >= hold.ends(REGISTRY_HOLD)) {
             ended = true;
-            (self.hold, self.holds_gone) = (None, false);
+            let of = std::mem::take(&mut self.of);
+            self.hold = None;
             let mut first: Option<Timestamp> = None;
             for (service, items) in &self.arrivals {
                 let let_go = self.released_by_timeout.entry(service.clone()).or_default();
-                let seen = self.services.get(service).map(|own| &own.seen);
+                let own = self.services.get(service);
+                let (seen, concerned) = (own.map(|own| &own.seen), own.is_none_or(|own| of.has(service, own)));
                 for (item, arrival) in items.iter().filter(|(item, _)| !let_go.contains(*item)).collect::<Vec<_>>() {
                     let seen = seen.and_then(|seen| seen.get(item)).copied();
                     let departed = seen.unwrap_or(Timestamp::MIN);
-                    if hold.covers_departed(departed, seen.is_some(), *arrival, REGISTRY_HOLD) {
+                    if concerned && hold.covers_departed(departed, seen.is_some(), *arrival, REGISTRY_HOLD) {
                         let_go.insert(item.clone());
                     } else {
                         first = Some(first.map_or(*arrival, |first| first.min(*arrival)));
                     }
                 }
             }
-            if let Some(first) = first.filter(|_| self.limit_reached(at.now)) {
+            let reached = self.limits_reached(at.now);
+            if let Some(first) = first.filter(|_| reached != Kinds::default()) {
                 self.hold = Some(self.begin(first, at));
-                self.holds_gone = self.is_mass();
+                self.of = reached.or(self.masses());
             }
         }
         ended
@@ -265,20 +317,23 @@ impl RegistryGuard {
         running
     }
 
-    fn limit_reached(&self, now: Timestamp) -> bool {
-        let (mut going, mut known, mut left_behind) = (0, self.services.known, 0);
+    /// The kinds that a hold which begins now is of.
+    fn limits_reached(&self, now: Timestamp) -> Kinds {
+        let (mut going, mut known, mut left_behind, mut sweeping) = (0, self.services.known, 0, 0);
         for (service, own) in self.services.deleting() {
             let let_go = self.released_by_timeout.get(service).map_or(0, BTreeSet::len);
             let held = own.held.len().saturating_sub(let_go);
             if own.remaining.is_some() {
-                left_behind += held;
+                *if is_sweep(service) { &mut sweeping } else { &mut left_behind } += held;
                 continue;
             }
             let here = own.counted(now) + held;
             (going, known) = (going + here, known + here.saturating_sub(own.known));
         }
         let instances = going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT;
-        instances || (left_behind > 0 && self.is_mass())
+        let masses = self.masses();
+        let gone = left_behind > 0 && masses.gone;
+        Kinds { there: instances || gone, gone, sweeps: sweeping > 0 && masses.sweeps }
     }
 
     /// The number of held deletions that are not released yet.
@@ -288,7 +343,12 @@ impl RegistryGuard {
             let counts = |item: &&String| !released.iter().flatten().any(|items| items.contains(*item));
             own.held.iter().filter(counts).count()
         };
-        self.services.deleting().filter(|(_, own)| self.concerns(own)).map(of).sum()
+        self.held().map(of).sum()
+    }
+
+    /// The services whose deletions the hold is of.
+    fn held(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceDeletions)> {
+        self.services.deleting().filter(|(service, own)| self.of.has(service, own))
     }
 
     /// Releases every held deletion if the hash names exactly this hold and this set.
@@ -298,8 +358,8 @@ impl RegistryGuard {
             let of_set = held::hash_of_set(self.named());
             return if hash == of_set { Approval::NamesSetOnly { hash: current } } else { Approval::Other };
         }
-        self.released = self.services.deleting().map(|(service, own)| (service.clone(), own.held.clone())).collect();
-        (self.hold, self.holds_gone) = (None, false);
+        self.released = self.held().map(|(service, own)| (service.clone(), own.held.clone())).collect();
+        (self.hold, self.of) = Default::default();
         self.resumable = None;
         Approval::Released
     }
@@ -325,20 +385,29 @@ impl RegistryGuard {
         (now < hold.ends).then_some(hold)
     }
 
+    /// The same for the instances of a RegisteredService that is there.
+    pub fn hold_of_instances(&self, now: Timestamp) -> Option<Hold> {
+        self.hold(now).filter(|_| self.of.there)
+    }
+
     /// The same for a RegisteredService that is gone: below the limit of those, nothing of theirs is held.
     pub fn hold_of_gone(&self, now: Timestamp) -> Option<Hold> {
-        self.hold(now).filter(|_| self.holds_gone)
+        self.hold(now).filter(|_| self.of.gone)
+    }
+
+    /// The same for what a sweep would delete.
+    pub fn hold_of_sweeps(&self, now: Timestamp) -> Option<Hold> {
+        self.hold(now).filter(|_| self.of.sweeps)
     }
 
     /// The number of RegisteredServices that are gone, if their deletions are held.
     pub fn gone(&self) -> usize {
-        if self.holds_gone { self.gone.keys().filter(|key| !is_sweep(key)).count() } else { 0 }
+        if self.of.gone { self.gone.since.len() } else { 0 }
     }
 
     /// The number of discovered RegisteredServices whose sweep is held.
     pub fn sweeps(&self) -> usize {
-        let held = |(service, own): &(&ServiceKey, &ServiceDeletions)| is_sweep(service) && self.concerns(own);
-        self.services.deleting().filter(held).count()
+        self.held().filter(|(service, _)| is_sweep(service)).count()
     }
 
     /// Whether the hold of an earlier process may still go on: the services report its deletions one after the other.
@@ -346,9 +415,9 @@ impl RegistryGuard {
         self.hold.is_none() && self.resumable.is_some_and(|hold| hold.covers(now, REGISTRY_HOLD))
     }
 
-    /// The hold of an earlier process, as long as it may still go on.
+    /// The hold of an earlier process, as long as it may still go on for the instances of services.
     pub fn resumes(&self, now: Timestamp) -> Option<Hold> {
-        let hold = self.resumable.filter(|_| self.may_resume(now))?;
+        let hold = self.resumable.filter(|hold| hold.covers(now, REGISTRY_HOLD))?;
         let ends = hold.ends(REGISTRY_HOLD).min(hold.covers_until(REGISTRY_HOLD));
         Some(Hold { ends, ..hold.hold(REGISTRY_HOLD) })
     }
@@ -359,13 +428,12 @@ impl RegistryGuard {
     }
 
     fn named(&self) -> impl Iterator<Item = String> {
-        let concerned = self.services.deleting().filter(|(_, own)| self.concerns(own));
-        concerned.flat_map(|(service, own)| own.held.iter().map(move |item| format!("{service} {item}")))
+        self.held().flat_map(|(service, own)| own.held.iter().map(move |item| format!("{service} {item}")))
     }
 
     /// The number of deletions that are held for now.
     pub fn deletions(&self) -> usize {
-        self.services.deleting().filter(|(_, own)| self.concerns(own)).map(|(_, own)| own.held.len()).sum()
+        self.held().map(|(_, own)| own.held.len()).sum()
     }
 }
 
