@@ -14,6 +14,7 @@ use twinspan_core::model::ObjectKey;
 use super::kinds::Watched;
 use super::status_queue::Object;
 use super::view::{ClusterEvent, ClusterView, Kind};
+use crate::api::discovered::discovered_by;
 use crate::api::{RegisteredService, ServiceRegistry, Stored, Unreadable};
 
 impl Watched for Stored<RegisteredService> {
@@ -31,12 +32,16 @@ impl Watched for Stored<RegisteredService> {
             let mut events = if was_served { Self::remove(view, &key) } else { Vec::new() };
             let service = object.service_key();
             let before = view.served_elsewhere.insert(key.clone(), service.clone());
-            if before.as_ref() != Some(&service) {
+            let discovered = discovered_by(&object).is_some() && unreadable.is_none();
+            let same = set_discovered_elsewhere(view, &key, discovered.then_some(object));
+            view.discoverable += u64::from(before.is_none() || !same);
+            if before.as_ref() != Some(&service) || !same {
                 events.push(ClusterEvent::Selects(key.namespace));
             }
             return events;
         }
         view.served_elsewhere.remove(&key);
+        view.discovered_elsewhere.remove(&key);
         object.metadata.managed_fields = None;
         let known = view.registered_services.get(&key);
         let refused = refuse(&mut view.unreadable_services, &key, unreadable, Self::KIND);
@@ -75,10 +80,20 @@ impl Watched for Stored<RegisteredService> {
         view.index.remove(key);
         view.registered_services.remove(key);
         view.unreadable_services.remove(key);
+        view.discovered_elsewhere.remove(key);
         let elsewhere = view.served_elsewhere.remove(key).map(|_| ClusterEvent::Selects(key.namespace.clone()));
         affected.insert(key.clone());
         names.into_iter().chain(elsewhere).chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
+}
+
+/// Enters a discovered RegisteredService of another release. Returns whether discovery reads the same as before.
+fn set_discovered_elsewhere(view: &mut ClusterView, key: &ObjectKey, object: Option<RegisteredService>) -> bool {
+    let Some(mut object) = object else { return view.discovered_elsewhere.remove(key).is_none() };
+    (object.status, object.metadata.managed_fields) = (None, None);
+    let object = Arc::new(object);
+    let known = view.discovered_elsewhere.insert(key.clone(), object.clone());
+    known.is_some_and(|known| is_same(&*known, &*object, |o| &o.spec))
 }
 
 /// The names in registries that one RegisteredService has now, or had before.

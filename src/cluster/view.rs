@@ -60,7 +60,7 @@ pub enum ClusterEvent {
     Addresses(Vec<IpAddr>),
     /// A pod whose readiness gate is, or was, closed.
     Gate(ObjectKey),
-    /// A Service of the namespace selects other pods than before.
+    /// A Service of the namespace selects other pods than before, or another release's RegisteredService changed there.
     Selects(String),
     /// Addresses that the cluster itself uses changed: each range from its first to its last address.
     Networks(Vec<(IpAddr, IpAddr)>),
@@ -95,6 +95,9 @@ pub struct ClusterView {
     /// RegisteredServices of ServiceRegistries that this release does not serve, with their Service: what they own is
     /// none of its business.
     pub served_elsewhere: BTreeMap<ServiceKey, ServiceKey>,
+    /// The ones of them that discovery made, without their status: an edit of the reference alone may have moved one
+    /// of ours there.
+    pub discovered_elsewhere: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     pub services: Services,
     /// The ClusterIPs of all Services: ServiceCIDRs may be wrong, or not served.
     pub cluster_ips: BTreeSet<IpAddr>,

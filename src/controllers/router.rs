@@ -170,6 +170,7 @@ impl Router {
             ClusterEvent::ServiceRegistry(_)
             | ClusterEvent::Service(_)
             | ClusterEvent::Namespace(_)
+            | ClusterEvent::Selects(_)
             | ClusterEvent::Synced(_)
             | ClusterEvent::Heard => discoveries.wake(),
             _ => {}

@@ -22,12 +22,33 @@ use crate::api::{
 const PORT_NAME: &str = "rpc";
 const PORT_NUMBER: i32 = 8888;
 
-/// The ServiceRegistry whose discovery looks, and the UIDs of all that there are.
+/// The ServiceRegistry whose discovery looks, and all that there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     pub registry: &'a str,
     pub uid: &'a str,
-    pub registries: &'a BTreeSet<String>,
+    pub registries: &'a Registries,
+}
+
+/// All ServiceRegistries, those of other releases too.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    pub names: BTreeSet<String>,
+    pub uids: BTreeSet<String>,
+}
+
+/// The origin of an object: the reference and the label are two marks, and an edit changes one of them as a rule.
+fn origin(known: Known<'_>, object: &RegisteredService) -> Origin {
+    let refers_to = object.spec.registry_ref.name.as_str();
+    let refers = refers_to == known.registry;
+    match discovered_by(object) {
+        None => Origin::Written,
+        Some(by) if by == known.uid && !refers && known.registries.names.contains(refers_to) => Origin::Moved,
+        Some(by) if by == known.uid => Origin::Ours,
+        Some(by) if refers && known.registries.uids.contains(by) => Origin::Relabelled,
+        Some(_) if refers => Origin::Orphan,
+        Some(_) => Origin::Others,
+    }
 }
 
 /// The spec of a wanted object.
@@ -100,26 +121,19 @@ fn is_service(owner: &OwnerReference) -> bool {
 /// A RegisteredService as discovery reads it; `None` without a UID, which no stored object lacks.
 pub fn reduce(known: Known<'_>, key: &ServiceKey, object: &RegisteredService, unreadable: bool) -> Option<Object> {
     let (meta, spec) = (&object.metadata, &object.spec);
-    let refers = spec.registry_ref.name == known.registry;
-    let origin = match discovered_by(object) {
-        None => Origin::Written,
-        Some(by) if by == known.uid => Origin::Ours,
-        Some(by) if refers && !known.registries.contains(by) => Origin::Orphan,
-        Some(_) => Origin::Others,
-    };
+    let origin = origin(known, object);
     let owner = meta.owner_references.iter().flatten().find(|owner| is_service(owner));
-    let is_discovered = matches!(origin, Origin::Ours | Origin::Orphan);
     Some(Object {
         uid: meta.uid.clone()?,
         version: meta.resource_version.clone().unwrap_or_default(),
         origin,
-        refers,
+        refers: spec.registry_ref.name == known.registry,
         service: object.service_key(),
         registry_name: object.registry_name(),
         exports: spec.direction.exports(),
         imports: spec.direction.imports(),
         owner: owner.map(|owner| owner.uid.clone()),
-        made_as: if is_discovered { made_as(known.registry, key, object, owner) } else { None },
+        made_as: if origin.is_discovered() { made_as(known.registry, key, object, owner) } else { None },
         carries: carries(object),
         lags: if origin == Origin::Written { lags(object) } else { Lags::default() },
         denied: object.is_denied(),

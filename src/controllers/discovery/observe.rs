@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{ServiceKey, ServiceView};
 use twinspan_core::plan::discovery::facts::{Facts, Names, Namespace, Settings};
+use twinspan_core::plan::service::Incarnation;
 
-use super::objects::{Known, reduce};
+use super::objects::{Known, Registries, reduce};
 use crate::api::discovered::discovered_by;
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::cluster::convert::NamespaceView;
@@ -28,9 +30,12 @@ pub struct Seen {
     cluster: u64,
     unsynced: usize,
     silent: BTreeSet<Kind>,
-    /// The life of each registry, the changes of its names, and whether they are all known.
-    registries: BTreeMap<String, (String, Option<u64>)>,
+    /// The session of each registry, the changes of its names, and whether they are all known.
+    registries: BTreeMap<String, (Session, Option<u64>)>,
 }
+
+/// The life of a registry, whether it is connected, and since when it is listed.
+type Session = (String, bool, Option<Instant>);
 
 pub fn seen(views: &Views, now: Timestamp) -> Seen {
     let (cluster, unsynced, silent) = {
@@ -38,8 +43,8 @@ pub fn seen(views: &Views, now: Timestamp) -> Seen {
         (view.discoverable, view.unsynced().len(), view.silent(now))
     };
     let names = |handle: &Arc<RegistryHandle>| {
-        let basis = basis(handle);
-        (handle.name.clone(), (basis, handle.view().foreign_names().map(|names| names.changes())))
+        let session = (basis(handle), handle.connection().is_ok(), handle.connected_at());
+        (handle.name.clone(), (session, handle.view().foreign_names().map(|names| names.changes())))
     };
     Seen { cluster, unsynced, silent, registries: views.registries.all().iter().map(names).collect() }
 }
@@ -49,7 +54,8 @@ pub fn seen(views: &Views, now: Timestamp) -> Seen {
 pub fn registries<'a>(views: &Views, known: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
     let view = views.cluster();
     let (mut referred, mut uids): (BTreeSet<&str>, BTreeSet<&str>) = Default::default();
-    for object in view.index.discovered().filter_map(|key| view.registered_services.get(key)) {
+    let here = view.index.discovered().filter_map(|key| view.registered_services.get(key));
+    for object in here.chain(view.discovered_elsewhere.values()) {
         referred.insert(object.spec.registry_ref.name.as_str());
         uids.extend(discovered_by(object));
     }
@@ -70,13 +76,18 @@ pub struct Sight {
     pub registry: Arc<ServiceRegistry>,
     /// `None` where it has no discovery.
     pub settings: Option<Settings>,
+    /// Whether this release looks at the namespace of imports.
+    pub looks_at_imports: bool,
     /// Kinds that were not heard of for long: nothing is concluded from them.
     pub silent: BTreeSet<Kind>,
     services: Vec<(ServiceKey, Arc<ServiceView>)>,
     namespaces: BTreeMap<String, Arc<NamespaceView>>,
     objects: Vec<(ServiceKey, Arc<RegisteredService>, bool)>,
-    /// The UIDs of all ServiceRegistries.
-    registries: BTreeSet<String>,
+    /// Objects whose label names this ServiceRegistry, and which refer to one of another release.
+    elsewhere: BTreeMap<ServiceKey, Arc<RegisteredService>>,
+    /// The keys of other releases' objects.
+    taken: BTreeSet<ServiceKey>,
+    registries: Registries,
     names: Names,
 }
 
@@ -95,20 +106,19 @@ pub fn observe(views: &Views, name: &str) -> Option<Sight> {
     if view.unreadable_registries.contains_key(name) {
         return None;
     }
+    let import = registry.spec.discovery.as_ref().and_then(|discovery| discovery.import.as_ref());
     let sight = Sight {
         name: name.to_owned(),
         registry: registry.clone(),
         settings: registry.spec.discovery.as_ref().map(Into::into),
+        looks_at_imports: import.is_none_or(|import| view.reach().looks_at(&import.namespace)),
         silent: view.silent(views.env.now()).into_iter().filter(|kind| KINDS.contains(kind)).collect(),
         services: view.services.all().map(|(key, service)| (key.clone(), service.clone())).collect(),
         namespaces: view.namespaces.clone(),
         objects: objects(&view),
-        registries: view
-            .service_registries
-            .values()
-            .chain(view.unserved_registries.values())
-            .filter_map(|object| object.metadata.uid.clone())
-            .collect(),
+        elsewhere: elsewhere(&view, registry),
+        taken: view.served_elsewhere.keys().cloned().collect(),
+        registries: all_registries(&view),
         names: names(views, registry),
     };
     drop(view);
@@ -119,6 +129,20 @@ pub fn observe(views: &Views, name: &str) -> Option<Sight> {
 fn objects(view: &ClusterView) -> Vec<(ServiceKey, Arc<RegisteredService>, bool)> {
     let all = view.registered_services.iter();
     all.map(|(key, object)| (key.clone(), object.clone(), view.unreadable_services.contains_key(key))).collect()
+}
+
+fn elsewhere(view: &ClusterView, registry: &ServiceRegistry) -> BTreeMap<ServiceKey, Arc<RegisteredService>> {
+    let uid = registry.metadata.uid.as_deref();
+    let all = view.discovered_elsewhere.iter().filter(|(_, object)| discovered_by(object) == uid);
+    all.map(|(key, object)| (key.clone(), object.clone())).collect()
+}
+
+fn all_registries(view: &ClusterView) -> Registries {
+    let all = || view.service_registries.iter().chain(&view.unserved_registries);
+    Registries {
+        names: all().map(|(name, _)| name.clone()).collect(),
+        uids: all().filter_map(|(_, object)| object.metadata.uid.clone()).collect(),
+    }
 }
 
 /// The names with foreign records, if all of them are known.
@@ -137,12 +161,14 @@ fn names(views: &Views, registry: &ServiceRegistry) -> Names {
     }
 }
 
-/// The life of the registry, and the session that listed it.
+/// The life of the registry. Its incarnation tells it from others; without one each session may be another.
 fn basis(handle: &RegistryHandle) -> String {
-    let (etcd, at) = (handle.etcd().unwrap_or_default(), handle.connected_at());
-    let view = handle.view();
-    let incarnation = view.last_known().and_then(|known| known.incarnation.clone()).unwrap_or_default();
-    format!("{etcd:x} {incarnation} {:?} {at:?}", view.incarnation())
+    let (etcd, view) = (handle.etcd().unwrap_or_default(), handle.view());
+    let incarnation = view.last_known().and_then(|known| known.incarnation.clone());
+    match incarnation.filter(|_| handle.fence.is_some() && view.incarnation() == Incarnation::AsItWas) {
+        Some(incarnation) => format!("{etcd:x} {incarnation}"),
+        None => format!("{etcd:x} {:?} {:?}", view.incarnation(), handle.connected_at()),
+    }
 }
 
 impl Sight {
@@ -166,12 +192,21 @@ impl Sight {
 
     /// The RegisteredService of a key.
     pub fn object(&self, key: &ServiceKey) -> Option<&Arc<RegisteredService>> {
-        let found = self.objects.binary_search_by(|(other, ..)| other.cmp(key)).ok()?;
-        self.objects.get(found).map(|(_, object, _)| object)
+        let found = self.objects.binary_search_by(|(other, ..)| other.cmp(key)).ok();
+        let here = found.and_then(|found| self.objects.get(found)).map(|(_, object, _)| object);
+        here.or_else(|| self.elsewhere.get(key))
     }
 
     pub fn facts(&self) -> Facts<'_> {
         let known = Known { registry: &self.name, uid: self.uid(), registries: &self.registries };
+        let here = self.objects.iter();
+        let here = here.filter_map(|(key, object, unreadable)| Some((key, reduce(known, key, object, *unreadable)?)));
+        let elsewhere = self.elsewhere.iter().filter_map(|(key, object)| {
+            let mut reduced = reduce(known, key, object, false)?;
+            // No pass of this release writes a status about that spec, which a sweep would wait for.
+            reduced.carries.is_current = true;
+            Some((key, reduced))
+        });
         Facts {
             settings: self.settings.clone(),
             namespaces: self
@@ -183,12 +218,13 @@ impl Sight {
                 })
                 .collect(),
             services: self.services.iter().map(|(key, service)| (key, &**service)).collect(),
-            objects: self
-                .objects
-                .iter()
-                .filter_map(|(key, object, unreadable)| Some((key, reduce(known, key, object, *unreadable)?)))
-                .collect(),
+            objects: here.chain(elsewhere).collect(),
             names: self.names.clone(),
+            taken: self.taken.iter().filter(|key| !self.elsewhere.contains_key(*key)).collect(),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

@@ -67,7 +67,15 @@ fn condition<'a>(
     }
     if let Some(import) = import {
         if plan.lacks_namespace {
-            let message = format!("spec.discovery.import: there is no namespace {}; create it", import.namespace);
+            let namespace = &import.namespace;
+            let message = if sight.looks_at_imports {
+                format!("spec.discovery.import: there is no namespace {namespace}; create it")
+            } else {
+                format!(
+                    "spec.discovery.import: this release does not look at namespace {namespace}; add it to the chart's \
+                     value namespaced.namespaces"
+                )
+            };
             return is_false(Reason::NamespaceMissing, message);
         }
         match sight.names() {

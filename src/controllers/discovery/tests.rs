@@ -12,7 +12,7 @@ use twinspan_core::plan::discovery::history::{Failure, History, Kind as FailureK
 use twinspan_core::plan::discovery::turn::Op;
 use twinspan_core::plan::discovery::{Memory, plan};
 
-use super::objects::{Known, made, put_right, reduce};
+use super::objects::{Known, Registries, made, put_right, reduce};
 use super::{Controller, observe, report};
 use crate::api::conditions::Reason;
 use crate::api::discovered::DISCOVERED_BY;
@@ -36,7 +36,7 @@ fn export(port: Option<&str>, weight: Option<u32>) -> Wants {
 }
 
 /// As the API server keeps it.
-fn stored(mut object: RegisteredService) -> RegisteredService {
+pub(super) fn stored(mut object: RegisteredService) -> RegisteredService {
     object.metadata.uid = Some("u".into());
     object.metadata.resource_version = Some("7".into());
     object
@@ -44,7 +44,7 @@ fn stored(mut object: RegisteredService) -> RegisteredService {
 
 #[test]
 fn an_object_is_read_as_it_was_made_and_an_edit_is_seen() {
-    let registries = ["r".to_owned()].into();
+    let registries = Registries { names: ["main".to_owned()].into(), uids: ["r".to_owned()].into() };
     let known = Known { registry: "main", uid: "r", registries: &registries };
     let read = |object: &RegisteredService| reduce(known, &object.key(), object, false).unwrap();
     for kind in [export(None, None), export(Some("rpc"), Some(7)), Wants::Import] {
@@ -95,21 +95,23 @@ fn an_export_is_owned_by_its_service_an_import_by_nobody_and_labels_tell_whose_i
     assert_eq!(made(&wanted("echo", Wants::Import), "main", "r").metadata.owner_references, None);
     assert_eq!(object.metadata.labels.as_ref().unwrap().len(), 1);
 
-    let registries = ["r".to_owned(), "s".to_owned()].into();
+    let names = ["main", "another"].map(str::to_owned).into();
+    let registries = Registries { names, uids: ["r", "s"].map(str::to_owned).into() };
     let origin = |label: Option<&str>, registry: &str| {
         let mut object = stored(object.clone());
         object.metadata.labels = label.map(|label| [(DISCOVERED_BY.to_owned(), label.to_owned())].into());
         reduce(Known { registry, uid: "r", registries: &registries }, &object.key(), &object, false).unwrap().origin
     };
     assert_eq!(origin(Some("r"), "main"), Origin::Ours);
-    assert_eq!(origin(Some("r"), "another"), Origin::Ours, "an edited reference");
-    assert_eq!(origin(Some("s"), "main"), Origin::Others);
+    assert_eq!(origin(Some("r"), "another"), Origin::Moved, "an edited reference");
+    assert_eq!(origin(Some("s"), "main"), Origin::Relabelled, "an edited label");
+    assert_eq!(origin(Some("s"), "another"), Origin::Others);
     assert_eq!(origin(Some("gone"), "main"), Origin::Orphan);
     assert_eq!(origin(Some("gone"), "another"), Origin::Others);
     assert_eq!(origin(None, "main"), Origin::Written);
 }
 
-fn views(discovery: &Value) -> Views {
+pub(super) fn views(discovery: &Value) -> Views {
     let views = Views::new(Env::real());
     let mut view = views.cluster();
     for kind in Kind::ALL {

@@ -137,3 +137,58 @@ fn a_service_that_came_after_the_object_of_a_name_is_told_and_the_object_stays()
     let plan = world.plan(&plan.memory, at(3));
     assert_eq!((plan.yields.len(), plan.refusals.count), (1, 0));
 }
+
+#[test]
+fn a_key_that_another_release_has_is_taken() {
+    let mut world = World::new();
+    world.foreign(&["x"]);
+    ["a", "b"].into_iter().for_each(|name| world.has(service(name, 1, &[])));
+    world.taken = [ServiceKey::new("shop", "a"), ServiceKey::new("vms", "x")].into();
+    let plan = world.first();
+    assert_eq!(keys(&plan.creates), ["shop/b=b"]);
+    assert_eq!(why(&plan), [("Service shop/a".to_owned(), Why::NameTaken), ("name x".to_owned(), Why::NameTaken)]);
+}
+
+#[test]
+fn an_edit_of_the_reference_or_the_label_is_undone_by_the_one_that_made_the_object() {
+    let mut world = World::new();
+    world.has(service("a", 1, &[]));
+    let plan = world.first();
+    world.apply(&plan);
+    let seen = world.plan(&plan.memory, at(1));
+    let edit = |world: &mut World, origin| {
+        let object = world.objects.values_mut().next().unwrap();
+        (object.origin, object.refers) = (origin, origin == Origin::Relabelled);
+        object.made_as = object.made_as.take().filter(|_| origin == Origin::Relabelled);
+    };
+    for (origin, first) in [(Origin::Relabelled, 5), (Origin::Moved, 10)] {
+        edit(&mut world, origin);
+        let plan = world.plan(&seen.memory, at(2));
+        assert_eq!(plan.updates.iter().map(|update| update.restores).collect::<Vec<_>>(), [true], "{origin:?}");
+        // After a restart nobody knows who made it: the one to which it refers comes first.
+        let plan = world.plan(&Memory::default(), at(0));
+        assert_eq!((plan.pending(), plan.look_again), (0, Some(at(first))), "{origin:?}");
+        let plan = world.plan(&plan.memory, at(first));
+        assert_eq!(plan.updates.len(), 1, "{origin:?}");
+    }
+}
+
+#[test]
+fn only_the_one_to_which_an_object_refers_sweeps_it_and_not_before_another_could_want_it() {
+    let mut world = World::new();
+    world.has(service("a", 1, &[]));
+    let plan = world.first();
+    world.apply(&plan);
+    world.export().services = None;
+    let edit = |world: &mut World, origin| world.objects.values_mut().next().unwrap().origin = origin;
+    edit(&mut world, Origin::Moved);
+    let plan = world.plan(&plan.memory, at(0));
+    assert_eq!((plan.pending(), plan.staying, plan.exports), (0, 0, 0));
+    assert_eq!(world.plan(&plan.memory, at(100)).pending(), 0, "the label alone deletes nothing");
+    edit(&mut world, Origin::Relabelled);
+    let plan = world.plan(&Memory::default(), at(0));
+    assert_eq!((plan.pending(), plan.look_again), (0, Some(at(60))));
+    let plan = world.plan(&plan.memory, at(59));
+    assert_eq!((plan.pending(), plan.staying), (0, 1));
+    assert_eq!(world.plan(&plan.memory, at(60)).sweeps.len(), 1);
+}

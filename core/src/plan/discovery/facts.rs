@@ -2,7 +2,7 @@
 //!
 //! Owns the fields, and the form of an object that discovery makes. Refuses to decide, and to know the API machinery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -12,6 +12,8 @@ use crate::model::{RegistryName, Selector, ServiceKey, ServiceView};
 
 /// A written object shows in the view by then.
 pub const SHOWN: SignedDuration = SignedDuration::from_secs(5);
+/// How long the ServiceRegistry to which an object refers leaves it to the one that its label names.
+pub const CONTESTED: SignedDuration = SignedDuration::from_secs(60);
 
 /// `spec.discovery` of a ServiceRegistry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ pub enum Names {
     Complete {
         /// Sorted.
         foreign: Vec<Arc<str>>,
-        /// Tells the life of the registry, and the list, to which the names belong: an absence counts within one alone.
+        /// Tells the life of the registry to which the names belong: an absence counts within one alone.
         basis: String,
     },
 }
@@ -102,10 +104,21 @@ pub enum Origin {
     Written,
     /// The discovery of this ServiceRegistry made it.
     Ours,
+    /// The label names this ServiceRegistry, and the object refers to another one that there is.
+    Moved,
+    /// The object refers to this ServiceRegistry, and its label names another one that there is.
+    Relabelled,
     /// The discovery of a ServiceRegistry that is gone made it, and it refers to this one's name.
     Orphan,
-    /// The discovery of another one made it, or of one that is gone.
+    /// The discovery of another one made it, or of one that is gone, and it refers to no name of this one.
     Others,
+}
+
+impl Origin {
+    /// Whether the discovery of this ServiceRegistry looks after the object.
+    pub fn is_discovered(self) -> bool {
+        matches!(self, Self::Ours | Self::Moved | Self::Relabelled | Self::Orphan)
+    }
 }
 
 /// A RegisteredService, reduced to what discovery reads.
@@ -139,7 +152,12 @@ pub struct Object {
 impl Object {
     /// Whether the discovery of this ServiceRegistry looks after it.
     pub fn is_discovered(&self) -> bool {
-        matches!(self.origin, Origin::Ours | Origin::Orphan)
+        self.origin.is_discovered()
+    }
+
+    /// Whether an edit of its reference or its label left the object with two ServiceRegistries.
+    pub fn is_contested(&self) -> bool {
+        matches!(self.origin, Origin::Moved | Origin::Relabelled)
     }
 
     /// Whether it is one of a name. A Service that owns it by an edit makes no export of it.
@@ -223,5 +241,7 @@ pub struct Facts<'a> {
     pub namespaces: BTreeMap<&'a str, Namespace<'a>>,
     pub services: BTreeMap<&'a ServiceKey, &'a ServiceView>,
     pub objects: BTreeMap<&'a ServiceKey, Object>,
+    /// Keys of other releases' RegisteredServices, of which nothing else is known.
+    pub taken: BTreeSet<&'a ServiceKey>,
     pub names: Names,
 }

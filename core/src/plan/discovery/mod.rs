@@ -35,11 +35,13 @@ mod written_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::SignedDuration;
+
 use crate::Timestamp;
 use crate::model::ServiceKey;
 use crate::plan::earlier;
 
-use facts::{Facts, Object, Wanted};
+use facts::{Facts, Names, Object, Wanted};
 use refusals::{Refusals, Why};
 use written::{Rivals, Wait, Written};
 
@@ -50,10 +52,31 @@ pub struct Memory {
     absent: BTreeMap<ServiceKey, Timestamp>,
     /// The life of the registry in which they were absent.
     basis: Option<String>,
+    /// Since when no list has been complete.
+    blind: Option<Timestamp>,
     /// The objects that were seen as they should be: one that differs since then was edited.
     made: BTreeMap<ServiceKey, Wanted>,
     /// The objects that were created and that the view may lack, from [`history::History::created`].
     pub created: BTreeMap<ServiceKey, Wanted>,
+    /// Since when the reference and the label of each object have named two ServiceRegistries.
+    contested: BTreeMap<ServiceKey, Timestamp>,
+}
+
+impl Memory {
+    /// No list is complete now: nothing that was absent is forgotten.
+    fn look_away(&mut self, before: &Self, now: Timestamp) {
+        self.absent.clone_from(&before.absent);
+        self.basis.clone_from(&before.basis);
+        self.blind = before.blind.or(Some(now));
+    }
+
+    /// The list is complete again. The time without one does not count: servers come back with the registry.
+    fn look_again(&self, blind: Timestamp, now: Timestamp) -> Self {
+        let unseen = now.duration_since(blind);
+        let later = |since: &Timestamp| since.checked_add(unseen).unwrap_or(Timestamp::MAX);
+        let absent = self.absent.iter().map(|(key, since)| (key.clone(), later(since))).collect();
+        Self { absent, blind: None, ..self.clone() }
+    }
 }
 
 /// An object that has to be changed.
@@ -120,8 +143,11 @@ impl Plan {
 
 /// Plans from what was observed.
 pub fn plan(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Plan {
-    let mut planner =
-        Planner { facts, before: memory, written: Written::of(facts), settled: BTreeSet::new(), plan: Plan::default() };
+    let blind = memory.blind.filter(|_| matches!(facts.names, Names::Complete { .. }));
+    let again = blind.map(|blind| memory.look_again(blind, now));
+    let memory = again.as_ref().unwrap_or(memory);
+    let (written, settled) = (Written::of(facts), BTreeSet::new());
+    let mut planner = Planner { facts, before: memory, now, written, settled, plan: Plan::default() };
     if let Some(settings) = facts.settings.as_ref().and_then(|settings| settings.export.as_ref()) {
         planner.exports(settings);
     }
@@ -129,13 +155,18 @@ pub fn plan(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Plan {
         Some(settings) => planner.imports(settings, now),
         None => planner.plan.memory.basis = None,
     }
-    planner.sweep(now);
+    planner.sweep();
+    let asks = facts.settings.as_ref().is_some_and(|settings| settings.import.is_some());
+    if asks && facts.names == Names::Unknown {
+        planner.plan.memory.look_away(memory, now);
+    }
     planner.plan
 }
 
 struct Planner<'a> {
     facts: &'a Facts<'a>,
     before: &'a Memory,
+    now: Timestamp,
     written: Written<'a>,
     /// Objects whose fate is decided, and the keys of those that are made.
     settled: BTreeSet<ServiceKey>,
@@ -156,14 +187,14 @@ impl<'a> Planner<'a> {
             return;
         }
         match there {
-            None => {
+            None if !facts.taken.contains(&wanted.key) => {
                 self.settled.insert(wanted.key.clone());
                 self.plan.creates.push(wanted);
             }
             Some(object) if object.is_discovered() => self.put_right(wanted, object),
             // The end of this one is a change, and frees the key.
             Some(object) if object.deleting => {}
-            Some(_) => {
+            None | Some(_) => {
                 let message = format!("RegisteredService {} is there and not of this discovery", wanted.key);
                 self.plan.refusals.add(subject, Why::NameTaken, message);
             }
@@ -197,12 +228,43 @@ impl<'a> Planner<'a> {
             self.plan.memory.made.insert(wanted.key.clone(), wanted);
             return;
         }
+        if self.is_left(&wanted.key, object) {
+            return;
+        }
         let restores = self.before.made.get(&wanted.key) == Some(&wanted);
         if restores {
             self.plan.memory.made.insert(wanted.key.clone(), wanted.clone());
         }
         let (uid, version) = (object.uid.clone(), object.version.clone());
         self.plan.updates.push(Update { wanted, uid, version, restores });
+    }
+
+    /// Whether a wanted object with two ServiceRegistries is left alone for now: the one that has seen it as it should
+    /// be puts it right at once. After a restart neither has, and the one to which it refers comes first.
+    fn is_left(&mut self, key: &ServiceKey, object: &Object) -> bool {
+        let Some(since) = self.contested_since(key, object) else { return false };
+        if self.before.made.contains_key(key) {
+            return false;
+        }
+        let turns = if object.origin == facts::Origin::Relabelled { 1 } else { 2 };
+        self.is_before(since, facts::SHOWN * turns)
+    }
+
+    fn contested_since(&mut self, key: &ServiceKey, object: &Object) -> Option<Timestamp> {
+        let since = self.before.contested.get(key).copied().unwrap_or(self.now);
+        let since = object.is_contested().then_some(since)?;
+        self.plan.memory.contested.insert(key.clone(), since);
+        Some(since)
+    }
+
+    /// Whether so much time has not passed yet. Then its end has a look.
+    fn is_before(&mut self, since: Timestamp, time: SignedDuration) -> bool {
+        let ends = since.checked_add(time).unwrap_or(Timestamp::MAX);
+        let is_before = self.now < ends;
+        if is_before {
+            self.plan.look_again = earlier(self.plan.look_again, Some(ends));
+        }
+        is_before
     }
 
     /// An object stays as it is.
@@ -220,10 +282,14 @@ impl<'a> Planner<'a> {
     }
 
     /// Sweeps everything that is discovered and not wanted any more.
-    fn sweep(&mut self, now: Timestamp) {
+    fn sweep(&mut self) {
         let facts = self.facts;
         let discovered = facts.objects.iter().filter(|(_, object)| object.is_discovered());
         for (key, object) in discovered {
+            // The ServiceRegistry to which it refers decides.
+            if object.origin == facts::Origin::Moved && !self.settled.contains(*key) {
+                continue;
+            }
             if object.imports && !object.exports {
                 self.plan.imports += 1;
             } else {
@@ -239,10 +305,15 @@ impl<'a> Planner<'a> {
                 self.stays(key);
                 continue;
             }
+            let contested = self.contested_since(key, object);
+            if contested.is_some_and(|since| self.is_before(since, facts::CONTESTED)) {
+                self.stays(key);
+                continue;
+            }
             // Only a status about its spec tells whether it writes anything, and so whether the guard has to be asked.
             if !object.carries.is_current {
                 self.stays(key);
-                self.plan.look_again = earlier(self.plan.look_again, now.checked_add(facts::SHOWN).ok());
+                self.plan.look_again = earlier(self.plan.look_again, self.now.checked_add(facts::SHOWN).ok());
                 continue;
             }
             self.plan.sweeps.push(Delete::of(key, object));

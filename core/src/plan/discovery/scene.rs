@@ -53,6 +53,7 @@ pub(super) struct World {
     pub services: BTreeMap<ServiceKey, ServiceView>,
     pub objects: BTreeMap<ServiceKey, Object>,
     pub names: Names,
+    pub taken: BTreeSet<ServiceKey>,
 }
 
 impl World {
@@ -77,6 +78,7 @@ impl World {
             services: BTreeMap::new(),
             objects: BTreeMap::new(),
             names: Names::Complete { foreign: Vec::new(), basis: "b".to_owned() },
+            taken: BTreeSet::new(),
         }
     }
 
@@ -109,6 +111,7 @@ impl World {
             services: self.services.iter().collect(),
             objects: self.objects.iter().map(|(key, object)| (key, object.clone())).collect(),
             names: self.names.clone(),
+            taken: self.taken.iter().collect(),
         };
         plan(&facts, memory, now)
     }

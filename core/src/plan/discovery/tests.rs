@@ -160,9 +160,18 @@ fn a_name_outlives_its_records_by_an_hour_of_complete_lists_of_one_life() {
     assert_eq!((plan.pending(), plan.look_again), (0, Some(at(3700))));
     plan = world.plan(&plan.memory, at(3699));
     assert_eq!(plan.pending(), 0);
-    // An incomplete list, another life and a comeback start anew.
+    // Without a complete list time does not count, over however many passes.
     let mut other = world.clone();
     other.names = Names::Unknown;
+    let mut unknown = other.plan(&plan.memory, at(3600));
+    assert_eq!((unknown.pending(), unknown.staying), (0, 2));
+    unknown = other.plan(&unknown.memory, at(9000));
+    assert_eq!((unknown.pending(), unknown.staying), (0, 2));
+    let seen = world.plan(&unknown.memory, at(10_000));
+    assert_eq!((seen.pending(), seen.look_again), (0, Some(at(10_100))));
+    assert_eq!(world.plan(&seen.memory, at(10_100)).sweeps.len(), 1);
+    // Another life, names that are not all followed, and a comeback start anew.
+    other.names = Names::TooMany;
     let unknown = other.plan(&plan.memory, at(3700));
     assert_eq!((unknown.pending(), unknown.staying), (0, 2));
     assert_eq!(world.plan(&unknown.memory, at(3701)).look_again, Some(at(7301)));
