@@ -27,6 +27,7 @@ pub fn service(registry: &str, exported: i64, healed: i64) -> Service {
         healed,
         skipped: 0,
         held: 0,
+        digest: 0,
     }
 }
 

@@ -10,8 +10,11 @@ use twinspan_core::Timestamp;
 /// The state of a service, for a glance; the worst that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum State {
-    /// Both sides have the same instances.
+    /// Both sides have the same instances. Pods that the cluster does not serve do not count, and neither does anything
+    /// that the spec leaves out.
     InSync,
+    /// Nothing is written: policy Observe, `spec.suspend`, or a dry run.
+    Observing,
     /// Something is about to be written, or waits for evidence, or its writing fails and is tried again.
     Pending,
     /// One side has instances that are left out on the other, each for a reason.
@@ -22,7 +25,7 @@ pub enum State {
     Held,
     /// The spec, or a write for it, is refused.
     Refused,
-    /// One side cannot be seen now.
+    /// One side cannot be seen now, or is not listed yet.
     Unknown,
 }
 
@@ -52,6 +55,9 @@ pub struct Service {
     pub healed: i64,
     pub skipped: i64,
     pub held: i64,
+    /// Equal while the details are: a line whose counts are equal changes with them.
+    #[serde(skip)]
+    pub digest: u64,
 }
 
 /// A hold of the deletion guard.

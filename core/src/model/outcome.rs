@@ -9,7 +9,7 @@ use crate::Timestamp;
 use crate::model::{InstanceAddr, Owner, Reason, RecordKey};
 
 /// The outcome of an instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     // A ready endpoint of the cluster.
     /// Its own record is there.
@@ -159,7 +159,7 @@ impl Outcome {
 }
 
 /// The instance that an outcome is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     Address(InstanceAddr),
     /// A record without an address that an endpoint may have: the address as written, else the key.
@@ -186,7 +186,7 @@ impl fmt::Display for Subject {
 }
 
 /// One instance of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceOutcome {
     pub subject: Subject,
     pub outcome: Outcome,

@@ -324,9 +324,18 @@ impl Bench {
 
     /// The Service has these ready endpoints, at a port of this name.
     pub fn ready_at(&mut self, port: &str, addresses: &[&str]) {
+        self.put_endpoints(port, addresses.iter().map(|ip| (*ip, true)));
+    }
+
+    /// The Service has these endpoints, each of which is ready or not.
+    pub fn ready_or_not(&mut self, endpoints: &[(&str, bool)]) {
+        self.put_endpoints("rpc", endpoints.iter().copied());
+    }
+
+    fn put_endpoints<'a>(&mut self, port: &str, endpoints: impl Iterator<Item = (&'a str, bool)>) {
         self.versions += 1;
         let endpoints: Vec<Value> =
-            addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+            endpoints.map(|(ip, ready)| json!({"addresses": [ip], "conditions": {"ready": ready}})).collect();
         let slice: EndpointSlice = parse(json!({
             "metadata": {"name": "echo-abc", "namespace": "shop", "resourceVersion": self.versions.to_string(),
                 "labels": {"kubernetes.io/service-name": "echo",

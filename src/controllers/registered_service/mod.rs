@@ -30,6 +30,7 @@ mod places;
 mod rejection;
 mod report;
 mod risks;
+mod seen;
 mod share;
 pub mod siblings;
 pub mod status;

@@ -21,6 +21,7 @@ use super::line::line;
 use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::places::SERVED_WITHIN;
+use super::seen::Seen;
 use super::status;
 use super::validate::Validation;
 use super::{dry_run, gates};
@@ -171,8 +172,8 @@ impl Controller {
         let known = statuses.latest_of_service(object).or_else(|| object.status.clone()).unwrap_or_default();
         let status = status::desired(observed, known, validation, plan, (applied, written), self.views.env.now());
         let (key, uid) = (observed.facts.key.clone(), &observed.facts.uid);
-        let board = &self.writers.board;
-        let row = board.is_on().then(|| line(object, &status, observed.facts.term.is_some()));
+        let (board, is_dry_run) = (&self.writers.board, self.writers.leadership.is_dry_run());
+        let row = board.is_on().then(|| line(object, &status, Seen::of(pass, &status, is_dry_run)));
         statuses.hand_over(Object::RegisteredService(key.clone()), uid, Status::RegisteredService(Box::new(status)));
         // A reader that sees the row asks for the status behind it.
         if let Some((service, hold)) = row {

@@ -25,8 +25,16 @@ pub const HOSTILE: &str = "<img src=x onerror=document.title='owned'>\u{202e}gnp
 /// The same as it is shown.
 pub const SHOWN: &str = "<img src=x onerror=document.title='owned'>\\u{202e}gnp\\n</script>";
 
-pub const STATES: [State; 7] =
-    [State::Lost, State::Held, State::Refused, State::Differs, State::Unknown, State::Pending, State::InSync];
+pub const STATES: [State; 8] = [
+    State::Lost,
+    State::Held,
+    State::Refused,
+    State::Differs,
+    State::Unknown,
+    State::Pending,
+    State::Observing,
+    State::InSync,
+];
 
 /// A server that can be stopped and started again at the same address.
 pub struct Served {
@@ -141,6 +149,7 @@ pub fn service(n: usize, state: State) -> Service {
         healed: 0,
         skipped: i64::from(state == State::Differs),
         held: 3 * i64::from(state == State::Held),
+        digest: 0,
     }
 }
 

@@ -12,7 +12,8 @@
 //! - [`reduced`]: a spec that cannot be carried out adds nothing, and goes on removing.
 //! - [`revoked`]: places whose administrator does not allow the name.
 //! - [`risks`]: what clients in the cluster may miss.
-//! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
+//! - [`outcomes`]: the outcome of each instance, and the counts that follow from it; [`one_sided`]: those that one side
+//!   alone has.
 //!
 //! Owns the order of the steps: the created Service, export, import, slices, former places. Refuses to know
 //! handles, API objects and words for people: operations name their registry, and every instance has an outcome.
@@ -28,6 +29,7 @@ mod inputs;
 mod instances;
 mod mirror;
 mod moves;
+mod one_sided;
 mod outcomes;
 mod pods;
 #[cfg(test)]

@@ -248,7 +248,8 @@ impl Outcomes {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &InstanceOutcome> {
+    /// Every instance, in the order of the lists.
+    pub fn all(&self) -> impl Iterator<Item = &InstanceOutcome> {
         [&self.ready, &self.gated, &self.withheld, &self.records, &self.imported, &self.skipped].into_iter().flatten()
     }
 
