@@ -3,7 +3,7 @@
 //! The page has no login of its own: the address that it listens on is in the pod, and whoever may forward a port to it
 //! may look. A browser carries strangers' scripts to the same address, so a script of another site must neither read an
 //! answer nor use up streams: the name in `Host` has to be a local one or one that was named (a site that rebinds its
-//! name sends its own), and a request that a browser marks as another site's gets data only by navigation.
+//! name sends its own), and of what a browser marks as another site's only a link to the page itself is answered.
 //!
 //! Owns these rules. Refuses to know the pages.
 
@@ -73,7 +73,7 @@ impl Hosts {
         if !named || !target {
             return Some((StatusCode::MISDIRECTED_REQUEST, WRONG_HOST).into_response());
         }
-        if is_of_another_site(request.headers()) {
+        if is_of_another_site(request.headers()) && !follows_link(request) {
             return Some((StatusCode::FORBIDDEN, "another site may not ask for this page\n").into_response());
         }
         None
@@ -84,8 +84,14 @@ impl Hosts {
 /// nothing.
 fn is_of_another_site(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|it| it.as_bytes() == value.as_bytes());
-    let other = is("sec-fetch-site", "cross-site") || is("sec-fetch-site", "same-site");
-    other && !is("sec-fetch-mode", "navigate")
+    is("sec-fetch-site", "cross-site") || is("sec-fetch-site", "same-site")
+}
+
+/// Whether a browser follows a link to the page in a window of its own. Frames and popups of another site may not open
+/// anything else, of which streams have places.
+fn follows_link<B>(request: &Request<B>) -> bool {
+    let is = |name: &str, value: &str| request.headers().get(name).is_some_and(|it| it.as_bytes() == value.as_bytes());
+    request.uri().path() == "/" && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
 
 /// Adds the headers that every answer has.
@@ -152,22 +158,34 @@ mod tests {
 
     #[test]
     fn another_sites_script_gets_nothing_and_a_link_does() {
-        let request = |site: &'static str, mode: &'static str| {
-            Request::get("/state")
+        let request = |site: &'static str, mode: &'static str, path: &'static str, dest: &'static str| {
+            Request::get(path)
                 .header(HOST, "localhost")
                 .header("sec-fetch-site", site)
                 .header("sec-fetch-mode", mode)
+                .header("sec-fetch-dest", dest)
         };
         let refused = |request: Request<()>| Hosts::default().refusal(&request).map(|answer| answer.status());
-        for (site, mode, status) in [
-            ("cross-site", "cors", Some(StatusCode::FORBIDDEN)),
-            ("cross-site", "no-cors", Some(StatusCode::FORBIDDEN)),
-            ("same-site", "cors", Some(StatusCode::FORBIDDEN)),
-            ("cross-site", "navigate", None),
-            ("same-origin", "cors", None),
-            ("none", "navigate", None),
+        for (site, mode, path, dest, is_refused) in [
+            ("cross-site", "cors", "/state", "empty", true),
+            ("cross-site", "no-cors", "/state", "script", true),
+            ("same-site", "cors", "/state", "empty", true),
+            ("cross-site", "cors", "/", "empty", true),
+            ("cross-site", "navigate", "/", "document", false),
+            ("same-site", "navigate", "/", "document", false),
+            ("cross-site", "navigate", "/", "iframe", true),
+            ("cross-site", "navigate", "/events", "iframe", true),
+            ("cross-site", "navigate", "/events", "document", true),
+            ("cross-site", "navigate", "/state", "document", true),
+            ("same-origin", "cors", "/state", "empty", false),
+            ("none", "navigate", "/state", "document", false),
         ] {
-            assert_eq!(refused(request(site, mode).body(()).unwrap()), status, "{site} {mode}");
+            let status = is_refused.then_some(StatusCode::FORBIDDEN);
+            assert_eq!(
+                refused(request(site, mode, path, dest).body(()).unwrap()),
+                status,
+                "{site} {mode} {path} {dest}"
+            );
         }
         let two = Request::get("/").header(HOST, "localhost").header(HOST, "localhost").body(()).unwrap();
         assert_eq!(refused(two), Some(StatusCode::MISDIRECTED_REQUEST));
