@@ -13,6 +13,7 @@ use twinspan_core::model::ServiceKey;
 use super::board::{Delta, Line, Snapshot};
 use super::detail::{Condition, Detail, Instance};
 use super::rows::{Hold, Registry, Service, State, optional_time, time};
+use super::text;
 
 /// A service, as every answer has it.
 #[derive(Debug, Serialize)]
@@ -23,6 +24,9 @@ pub struct Row {
     name: String,
     #[serde(flatten)]
     service: Service,
+    /// The name of the message, if it is one of the page's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_code: Option<&'static str>,
     #[serde(serialize_with = "time")]
     updated: Timestamp,
     #[serde(serialize_with = "optional_time")]
@@ -41,6 +45,8 @@ pub struct Everything<'a> {
     #[serde(rename = "clusterID")]
     cluster_id: String,
     twinspan: &'static str,
+    /// Whether everything was looked at once: what is not here is not there.
+    complete: bool,
     #[serde(serialize_with = "time")]
     now: Timestamp,
     registries: Vec<Registry>,
@@ -52,12 +58,20 @@ pub struct Everything<'a> {
 pub struct Change {
     version: u64,
     leader: bool,
+    complete: bool,
     #[serde(serialize_with = "time")]
     now: Timestamp,
     /// All, if one of them changed or is gone.
     registries: Option<Vec<Registry>>,
     services: Vec<Row>,
     gone: Vec<String>,
+}
+
+/// The data of one `alive`.
+#[derive(Debug, Serialize)]
+pub struct Alive {
+    #[serde(serialize_with = "time")]
+    now: Timestamp,
 }
 
 /// The answer to `/service/<namespace>/<name>`.
@@ -97,6 +111,7 @@ pub fn everything<'a>(snapshot: &Snapshot, process: Process<'a>) -> Everything<'
         replica: process.replica,
         cluster_id: cluster_id.cloned().unwrap_or_default(),
         twinspan: env!("CARGO_PKG_VERSION"),
+        complete: snapshot.complete,
         now: process.now,
         registries: registries(&snapshot.registries, process.leads),
         services: snapshot.services.iter().map(|line| row(line, &verified, process.leads)).collect(),
@@ -107,11 +122,16 @@ pub fn change(delta: &Delta, verified: &Verified, process: Process<'_>) -> Chang
     Change {
         version: delta.version,
         leader: process.leads,
+        complete: delta.complete,
         now: process.now,
         registries: delta.registries.as_ref().map(|all| registries(all, process.leads)),
         services: delta.services.iter().map(|line| row(line, verified, process.leads)).collect(),
         gone: delta.gone.iter().map(ServiceKey::to_string).collect(),
     }
+}
+
+pub fn alive(process: Process<'_>) -> Alive {
+    Alive { now: process.now }
 }
 
 pub fn in_full(line: &Line, detail: Detail, verified: &Verified, leads: bool) -> InFull {
@@ -129,6 +149,7 @@ fn registries(all: &[Arc<Registry>], leads: bool) -> Vec<Registry> {
     let shown = |registry: &Arc<Registry>| {
         let mut registry = Registry::clone(registry);
         registry.hold = registry.hold.filter(|_| leads);
+        registry.notes.retain(|note| leads || !note.tells_of_hold());
         registry
     };
     all.iter().map(shown).collect()
@@ -146,6 +167,7 @@ fn row(line: &Line, verified: &Verified, leads: bool) -> Row {
         namespace: line.key.namespace.clone(),
         name: line.key.name.clone(),
         last_verified: verified.get(&service.registry).copied().flatten(),
+        message_code: text::code(&service.reason).filter(|_| !service.message.is_empty()),
         service,
         updated: line.updated,
         latency: line.latency.clone(),

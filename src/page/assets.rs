@@ -50,3 +50,41 @@ assets! {
 pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::conditions;
+    use twinspan_core::model::Reason;
+
+    /// The names in a list of one language.
+    fn names<'a>(language: &str, list: &str, texts: &'a str) -> Vec<&'a str> {
+        let (_, of_language) = texts.split_once(&format!("\n  {language}: {{")).unwrap();
+        let (_, of_list) = of_language.split_once(&format!("\n    {list}: {{")).unwrap();
+        let (inside, _) = of_list.split_once('}').unwrap();
+        let names = inside.split('"').step_by(2).filter_map(|between| between.trim().strip_suffix(':'));
+        names.map(|name| name.trim_start_matches(',').trim()).collect()
+    }
+
+    #[test]
+    fn chinese_has_a_word_for_each_reason_and_state() {
+        let texts = std::str::from_utf8(asset("/texts.js").unwrap().bytes).unwrap();
+        let lacks = |language: &str, list: &str, wanted: &[&str]| {
+            let known = names(language, list, texts);
+            let missing: Vec<&str> = wanted.iter().filter(|word| !known.contains(word)).copied().collect();
+            assert!(missing.is_empty(), "{language}.{list} has no {missing:?}, but {known:?}");
+        };
+        // Sessions, and the states of instances of refused services, are reasons of conditions.
+        let of_conditions: Vec<&str> = conditions::Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        lacks("zh", "reasons", &of_conditions);
+        let skipped: Vec<&str> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        lacks("zh", "outcomes", &skipped);
+        for language in ["en", "zh"] {
+            lacks(language, "policies", &["Sync", "Observe"]);
+            lacks(language, "messages", &["SecretUnusable", "TLSFailed", "SeeRegistry"]);
+            let states = ["InSync", "Observing", "Pending", "Differs", "Lost", "Held", "Refused", "Unknown"];
+            lacks(language, "states", &states);
+            lacks(language, "stateMeanings", &states);
+        }
+    }
+}

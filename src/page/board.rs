@@ -56,12 +56,16 @@ struct State {
     ends: VecDeque<u64>,
     /// Ends up to this version are forgotten.
     forgotten: u64,
+    /// The version at which everything had been looked at once.
+    completed: Option<u64>,
 }
 
 /// Everything at one version.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub version: u64,
+    /// Whether everything was looked at once: what is not on the board is not there.
+    pub complete: bool,
     pub registries: Vec<Arc<Registry>>,
     pub services: Vec<Arc<Line>>,
 }
@@ -71,6 +75,7 @@ pub struct Snapshot {
 pub struct Delta {
     /// The version that a reader has afterwards.
     pub version: u64,
+    pub complete: bool,
     /// All, if one of them changed or is gone.
     pub registries: Option<Vec<Arc<Registry>>>,
     pub services: Vec<Arc<Line>>,
@@ -169,14 +174,35 @@ impl Board {
         });
     }
 
+    /// Everything was looked at once, which readers are told.
+    pub fn complete(&self) {
+        self.change(|state| {
+            let first = state.completed.is_none();
+            if first {
+                state.registries_change();
+                state.completed = Some(state.version);
+            }
+            first
+        });
+    }
+
+    /// Whether each of these services has a line.
+    pub fn has_all<'a>(&self, mut keys: impl Iterator<Item = &'a ServiceKey>) -> bool {
+        self.0.as_ref().is_some_and(|shared| {
+            let state = shared.lock();
+            keys.all(|key| state.services.contains_key(key))
+        })
+    }
+
     /// Everything.
     pub fn snapshot(&self) -> Snapshot {
         let Some(shared) = &self.0 else {
-            return Snapshot { version: 0, registries: Vec::new(), services: Vec::new() };
+            return Snapshot { version: 0, complete: false, registries: Vec::new(), services: Vec::new() };
         };
         let state = shared.lock();
         Snapshot {
             version: state.version,
+            complete: state.completed.is_some(),
             registries: state.registries.values().cloned().collect(),
             services: state.services.values().map(|(_, line)| line.clone()).collect(),
         }
@@ -199,7 +225,8 @@ impl Board {
         if version > state.version || version < state.forgotten {
             return None;
         }
-        let mut delta = Delta { version: state.version, registries: None, services: Vec::new(), gone: Vec::new() };
+        let (registries, services, gone) = Default::default();
+        let mut delta = Delta { version: state.version, complete: false, registries, services, gone };
         for (changed, key) in state.order.range(version + 1..) {
             if delta.services.len() + delta.gone.len() == most {
                 delta.version = changed - 1;
@@ -212,6 +239,7 @@ impl Board {
                 None => delta.gone.push(key.clone()),
             }
         }
+        delta.complete = state.completed.is_some_and(|completed| completed <= delta.version);
         if state.registries_changed > version && state.registries_changed <= delta.version {
             delta.registries = Some(state.registries.values().cloned().collect());
         }

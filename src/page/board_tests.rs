@@ -42,6 +42,7 @@ pub fn registry(name: &str) -> Registry {
         last_verified: None,
         hold: None,
         clusters: Vec::new(),
+        notes: Vec::new(),
         synced: true,
         cluster_id: "c1".to_owned(),
     }
@@ -152,6 +153,38 @@ fn registries_come_when_one_of_them_changed_and_their_healed_records_follow_the_
     board.remove_registry("other");
     assert!(!board.since(version, 10).unwrap().is_empty());
     assert_eq!(registries(version), Some(0), "the end of the last one is told");
+}
+
+#[test]
+fn a_reader_learns_that_everything_was_looked_at_once_it_has_everything() {
+    let board = Board::on();
+    let keys: Vec<_> = (0..20).map(key).collect();
+    let complete = |version, most| board.since(version, most).unwrap().complete;
+    assert!(!board.snapshot().complete && !board.has_all(keys.iter()) && board.has_all([].iter()));
+    for key in &keys {
+        board.put(key, service("main", 1, 0), None, None, at(0));
+    }
+    assert!(board.has_all(keys.iter()) && !complete(0, 100), "nobody said so yet");
+    let version = board.snapshot().version;
+    board.complete();
+    assert!(board.snapshot().complete && complete(version, 100) && complete(0, 100));
+    assert!(!complete(0, 10), "the other half comes later");
+    let delta = board.since(version, 100).unwrap();
+    assert_eq!(delta.registries.map(|all| all.len()), Some(0), "the change is told also where there is nothing");
+    let version = board.snapshot().version;
+    board.complete();
+    assert_eq!(board.snapshot().version, version, "once");
+    assert!(complete(version, 100));
+}
+
+#[test]
+fn a_line_whose_details_changed_comes_again() {
+    let board = Board::on();
+    board.put(&key(0), service("main", 1, 0), None, None, at(0));
+    let version = board.snapshot().version;
+    board.put(&key(0), Service { digest: 8, ..service("main", 1, 0) }, None, None, at(1));
+    let delta = board.since(version, 10).unwrap();
+    assert_eq!((delta.services.len(), delta.services[0].updated), (1, at(1)));
 }
 
 #[test]

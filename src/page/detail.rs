@@ -36,6 +36,9 @@ pub struct Condition {
     pub status: String,
     pub reason: String,
     pub message: String,
+    /// The name of the message, if it is one of the page's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
     #[serde(serialize_with = "time")]
     pub since: Timestamp,
 }

@@ -90,6 +90,8 @@ pub struct Registry {
     pub hold: Option<Hold>,
     /// The clusters that share it.
     pub clusters: Vec<String>,
+    /// The conditions besides Ready of which a reader has to know.
+    pub notes: Vec<Note>,
     /// Whether a complete list has arrived and is being followed.
     pub synced: bool,
     /// The cluster ID in force.
@@ -103,6 +105,28 @@ pub struct Ready {
     pub status: String,
     pub reason: String,
     pub message: String,
+    /// The name of the message, if it is one of the page's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+}
+
+/// A condition, as a reader needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub reason: String,
+    pub message: String,
+    /// The name of the message, if it is one of the page's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+}
+
+impl Note {
+    /// Whether it tells of a hold, which a replica that stands by does not.
+    pub(super) fn tells_of_hold(&self) -> bool {
+        self.reason == "Held"
+    }
 }
 
 /// The records of a registry, by whose they are.

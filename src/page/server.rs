@@ -14,14 +14,12 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
-use axum::response::sse::{KeepAlive, Sse};
+use axum::response::sse::Sse;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Serialize;
 use tokio::time::timeout;
 use twinspan_core::model::ServiceKey;
 
-use super::answer;
 use super::assets::asset;
 use super::door::seal;
 use super::source::Page;
@@ -31,10 +29,10 @@ use crate::telemetry::server::Bounds;
 
 /// Connections at once: the streams, and enough for everybody to look besides.
 const CONNECTIONS: usize = 64;
-/// Time in which an answer, or a part of a stream, has to go out.
+/// Time in which something of an answer, or of a stream, has to go out.
 const WRITTEN: Duration = Duration::from_secs(10);
-/// The time between two comments on a quiet stream, which proxies between would end.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Time in which the whole of an answer, and everything that is queued for a stream, has to be out.
+const DRAINED: Duration = Duration::from_secs(60);
 /// A connection on which nothing goes either way for longer has nobody at its other end: a stream has heartbeats.
 const QUIET: Duration = Duration::from_secs(60);
 /// Time to wait for the explanations of others.
@@ -42,7 +40,8 @@ const EXPLAINED: Duration = Duration::from_secs(10);
 
 /// The bounds of its connections.
 pub fn bounds() -> Bounds {
-    Bounds { connections: CONNECTIONS, life: None, patience: Patience { written: WRITTEN, quiet: QUIET } }
+    let patience = Patience { written: WRITTEN, drained: DRAINED, quiet: QUIET };
+    Bounds { connections: CONNECTIONS, life: None, patience }
 }
 
 /// The pages, with their door.
@@ -79,13 +78,11 @@ async fn state(State(page): State<Arc<Page>>) -> Response {
 
 async fn service(State(page): State<Arc<Page>>, Path((namespace, name)): Path<(String, String)>) -> Response {
     let key = ServiceKey::new(namespace, name);
-    let Ok(Ok(_turn)) = timeout(EXPLAINED, page.explaining.acquire()).await else {
+    let Ok(answer) = timeout(EXPLAINED, page.in_full(&key)).await else {
         return busy("others wait for an explanation; try again\n");
     };
-    let leads = page.leadership.is_leader();
-    let found = page.board.line(&key).and_then(|line| Some((line, (page.explain)(&key, leads)?)));
-    match found {
-        Some((line, detail)) => json(to_bytes(&answer::in_full(&line, detail, &page.verified(), leads))),
+    match answer {
+        Some(body) => json(body),
         None => {
             (StatusCode::NOT_FOUND, "there is no such RegisteredService, or no pass has seen it yet\n").into_response()
         }
@@ -98,15 +95,11 @@ async fn stream(State(page): State<Arc<Page>>, RawQuery(query): RawQuery, header
     };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let since = Since::read(query.as_deref(), last);
-    Sse::new(events(page, since, place)).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
+    Sse::new(events(page, since, place)).into_response()
 }
 
 fn busy(text: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], text).into_response()
-}
-
-fn to_bytes(answer: &impl Serialize) -> Result<Bytes, serde_json::Error> {
-    serde_json::to_vec(answer).map(Bytes::from)
 }
 
 fn json(body: Result<Bytes, serde_json::Error>) -> Response {

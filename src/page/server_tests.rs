@@ -19,7 +19,8 @@ use super::source::{STREAMS, WHOLES};
 use super::{Board, Page, bounds, pages};
 use crate::env::Env;
 use crate::leadership::Leadership;
-use crate::telemetry::server::serve_within;
+use crate::telemetry::patience::Patience;
+use crate::telemetry::server::{Bounds, serve_within};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -37,6 +38,10 @@ impl Drop for Served {
 }
 
 async fn served() -> Served {
+    served_within(bounds()).await
+}
+
+async fn served_within(bounds: Bounds) -> Served {
     let (board, leadership, env) = (Board::on(), Leadership::none(), Env::real());
     leadership.acquired();
     let explain = |_: &_, leads: bool| {
@@ -55,7 +60,7 @@ async fn served() -> Served {
     let page = Page::new(board.clone(), leadership.clone(), "twinspan-0", hosts, Arc::new(explain), env.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    tokio::spawn(serve_within(bounds(), listener, pages(page), env, stop.clone()));
+    tokio::spawn(serve_within(bounds, listener, pages(page), env, stop.clone()));
     Served { board, leadership, address, stop }
 }
 
@@ -343,6 +348,107 @@ async fn slow_readers_of_the_state_keep_a_few_answers_in_memory_and_no_more() {
         assert!(Instant::now() < deadline, "the place of a reader that left is not free");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Bounds in which a reader has so much time for everything that is queued.
+fn drained_within(drained: Duration) -> Bounds {
+    let patience = Patience { drained, ..bounds().patience };
+    Bounds { patience, ..bounds() }
+}
+
+/// Readers that read a little of everything, again and again, lose their places.
+#[tokio::test]
+async fn readers_that_trickle_give_their_places_back() {
+    let page = served_within(drained_within(Duration::from_secs(1))).await;
+    for n in 0..8_000 {
+        let row = super::rows::Service { message: "m".repeat(900), ..service("main", 1, 0) };
+        page.board.put(&key(n), row, None, None, now());
+    }
+    let mut tricklers = Vec::new();
+    for _ in 0..WHOLES {
+        let mut reader = page.reader("/state").await;
+        assert_eq!(line(&mut reader).await.as_deref(), Some("HTTP/1.1 200 OK"));
+        tricklers.push(tokio::spawn(async move {
+            let mut some = [0; 2048];
+            while reader.read(&mut some).await.is_ok_and(|read| read > 0) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }));
+        page.leadership.lost();
+        page.leadership.acquired();
+    }
+    let deadline = Instant::now() + SOON;
+    while !page.get("/state").await.starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "those that trickle keep their places");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tricklers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn an_explanation_is_followed_by_a_rest() {
+    let page = served().await;
+    page.board.put(&key(0), service("main", 1, 0), None, None, now());
+    let began = Instant::now();
+    for _ in 0..20 {
+        page.json("/service/shop/s00000").await;
+    }
+    assert!(began.elapsed() >= Duration::from_millis(19 * 10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn the_answers_say_whether_everything_was_looked_at() {
+    let page = served().await;
+    assert_eq!(page.json("/state").await["complete"], false);
+    let mut reader = page.stream(&page.query().await).await;
+    page.board.put(&key(0), service("main", 1, 0), None, None, now());
+    assert_eq!(event(&mut reader).await.1["complete"], false);
+    page.board.complete();
+    let (name, change) = event(&mut reader).await;
+    assert_eq!(
+        (name.as_str(), &change["complete"], &change["registries"]),
+        ("change", &true.into(), &Value::Array(Vec::new()))
+    );
+    let deadline = Instant::now() + SOON;
+    while page.json("/state").await["complete"] != true {
+        assert!(Instant::now() < deadline, "the state does not say so");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn messages_of_the_page_have_names() {
+    let page = served().await;
+    let row = |message: &str| super::rows::Service {
+        reason: "RegistryUnavailable".to_owned(),
+        message: message.to_owned(),
+        ..service("main", 1, 0)
+    };
+    page.board.put(&key(0), row("its ServiceRegistry cannot be followed; see there"), None, None, now());
+    page.board.put(&key(1), service("main", 1, 0), None, None, now());
+    let state = page.json("/state").await;
+    assert_eq!(state["services"][0]["messageCode"], "SeeRegistry");
+    assert_eq!(state["services"][1]["messageCode"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_standby_tells_no_note_of_a_hold() {
+    let page = served().await;
+    let note = |reason: &str| super::rows::Note {
+        kind: "Discovered".to_owned(),
+        reason: reason.to_owned(),
+        message: "m".to_owned(),
+        code: None,
+    };
+    let notes = vec![note("Held"), note("DiscoveryLimited")];
+    page.board.put_registry(super::rows::Registry { notes, ..registry("main") });
+    let reasons = |state: &Value| {
+        let notes = state["registries"][0]["notes"].as_array().unwrap().clone();
+        notes.into_iter().map(|note| note["reason"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(&page.json("/state").await), ["Held", "DiscoveryLimited"]);
+    page.leadership.lost();
+    assert_eq!(reasons(&page.json("/state").await), ["DiscoveryLimited"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The source of every answer: the board, the process that leads or stands by, and the places of readers.
 //!
-//! Owns the bounds on readers: so many streams, one explanation at a time, and everything at most once a second however
-//! many ask, of which slow readers keep only so many in memory. Refuses to know paths and connections.
+//! Owns the bounds on readers: so many streams, one explanation at a time with a rest after it, and everything at most
+//! once a second however many ask, of which slow readers keep only so many in memory. Refuses to know paths and
+//! connections.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
 
 use super::answer::{self, Process};
 use super::board::Board;
@@ -26,6 +28,10 @@ pub const STREAMS: usize = 20;
 pub const WHOLES: usize = 4;
 /// The age at which the answer to `/state` is made anew. Changes since then come as events.
 const FRESH: Duration = Duration::from_secs(1);
+/// The rest after an explanation, which is a whole pass: so many times as long as it took, and no shorter than
+/// [`SHORTEST_REST`]. Passes that write have the processor for the greater part.
+const REST: u32 = 3;
+const SHORTEST_REST: Duration = Duration::from_millis(10);
 
 /// Everything that the page shows.
 pub struct Page {
@@ -33,13 +39,13 @@ pub struct Page {
     pub(super) leadership: Leadership,
     replica: String,
     pub(super) hosts: Hosts,
-    pub(super) explain: Explain,
+    explain: Explain,
     env: Env,
     boot: String,
     /// The places of streams.
     pub(super) streams: Arc<Semaphore>,
-    /// The turn of one explanation.
-    pub(super) explaining: Semaphore,
+    /// The turn of one explanation, and the time at which the next one may begin.
+    explaining: Mutex<Instant>,
     /// The places of answers to `/state`, the last of which is kept.
     wholes: Arc<Semaphore>,
     everything: Mutex<Option<Made>>,
@@ -90,7 +96,7 @@ impl Page {
             env,
             boot,
             streams: Arc::new(Semaphore::new(STREAMS)),
-            explaining: Semaphore::new(1),
+            explaining: Mutex::new(Instant::now()),
             wholes: Arc::new(Semaphore::new(WHOLES)),
             everything: Mutex::default(),
         })
@@ -107,6 +113,18 @@ impl Page {
 
     pub(super) fn verified(&self) -> BTreeMap<String, Option<Timestamp>> {
         answer::verified(&self.board.registries())
+    }
+
+    /// One service in full as JSON; `None` if there is none. Waits for its turn.
+    pub(super) async fn in_full(&self, key: &ServiceKey) -> Option<Result<Bytes, serde_json::Error>> {
+        let mut next = self.explaining.lock().await;
+        sleep_until(*next).await;
+        let began = Instant::now();
+        let leads = self.leadership.is_leader();
+        let found = self.board.line(key).and_then(|line| Some((line, (self.explain)(key, leads)?)));
+        *next = Instant::now() + (began.elapsed() * REST).max(SHORTEST_REST);
+        let (line, detail) = found?;
+        Some(serde_json::to_vec(&answer::in_full(&line, detail, &self.verified(), leads)).map(Bytes::from))
     }
 
     /// Everything as JSON, made anew at most once in [`FRESH`]. `None` if slow readers have [`WHOLES`] answers still.

@@ -1,8 +1,8 @@
 //! One stream of live changes, as server-sent events.
 //!
 //! A stream holds the version that its reader has, and nothing else: when it is asked for the next event it looks at
-//! what changed since. Owns the pace of events, and the beginning anew. Refuses to know how many streams there may be,
-//! and how long a write may take ([`crate::telemetry::server`]).
+//! what changed since. Owns the pace of events, the heartbeat, and the beginning anew. Refuses to know how many streams
+//! there may be, and how long a write may take ([`crate::telemetry::server`]).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use super::source::Page;
 
 /// The time between two events of a stream: changes in between come together.
 const PACE: Duration = Duration::from_millis(250);
+/// The time without another event after which a heartbeat comes. Scripts see it, and proxies between end no stream.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// The greatest number of services in one event; the rest comes with the next.
 const MOST: usize = 500;
 
@@ -47,6 +49,7 @@ struct Reader {
     changes: watch::Receiver<u64>,
     leading: watch::Receiver<bool>,
     next: Instant,
+    heartbeat: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -58,7 +61,8 @@ pub fn events(
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     let (changes, leading) = (page.board.changes(), page.leadership.changes());
     let since = since.unwrap_or(Since { version: 0, boot: String::new() });
-    let reader = Reader { page, since: Some(since), changes, leading, next: Instant::now(), _place: place };
+    let (since, next) = (Some(since), Instant::now());
+    let reader = Reader { page, since, changes, leading, next, heartbeat: next + HEARTBEAT, _place: place };
     futures::stream::unfold(reader, async |mut reader| {
         let event = reader.event().await?;
         Some((Ok(event), reader))
@@ -81,7 +85,7 @@ impl Reader {
             };
             if !delta.is_empty() {
                 let change = answer::change(&delta, &self.page.verified(), self.page.process(&boot));
-                self.next = Instant::now() + PACE;
+                (self.next, self.heartbeat) = (Instant::now() + PACE, Instant::now() + HEARTBEAT);
                 let event = Event::default().event("change").id(format!("{}@{boot}", delta.version));
                 self.since = Some(Since { version: delta.version, boot });
                 // Lines have nothing that cannot be written as JSON.
@@ -91,6 +95,11 @@ impl Reader {
                 biased;
                 changed = self.changes.changed() => changed.ok()?,
                 changed = self.leading.changed() => changed.ok()?,
+                () = sleep_until(self.heartbeat) => {
+                    self.heartbeat = Instant::now() + HEARTBEAT;
+                    let alive = answer::alive(self.page.process(&boot));
+                    return Some(Event::default().event("alive").data(serde_json::to_string(&alive).ok()?));
+                }
             }
         }
     }
@@ -98,7 +107,35 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::env::Env;
+    use crate::leadership::Leadership;
+    use crate::page::Board;
+    use crate::page::door::Hosts;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_stream_has_heartbeats_that_scripts_see() {
+        let (board, env) = (Board::on(), Env::real());
+        let page = Page::new(board.clone(), Leadership::none(), "a", Hosts::default(), Arc::new(|_, _| None), env);
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let boot = page.boot();
+        let mut events = std::pin::pin!(events(page, Some(Since { version: 0, boot }), place));
+        for _ in 0..3 {
+            let asked = Instant::now();
+            let event = format!("{:?}", events.next().await);
+            assert_eq!(asked.elapsed(), HEARTBEAT);
+            assert!(event.contains("event: alive") && event.contains("now"), "{event}");
+        }
+        board.complete();
+        let event = format!("{:?}", events.next().await);
+        assert!(event.contains("event: change"), "a heartbeat moves nothing: {event}");
+        let asked = Instant::now();
+        events.next().await;
+        assert_eq!(asked.elapsed(), HEARTBEAT, "it counts from the last event");
+    }
 
     #[test]
     fn a_reader_that_connects_again_goes_on_where_it_was() {

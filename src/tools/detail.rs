@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
+use twinspan_core::codec::Format;
 use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, RecordKey, ServiceKey};
 use twinspan_core::plan::service::Facts;
 
 use super::explanation::Explanation;
 use super::preview::{DryPass, dry_pass, explanations};
 use crate::api::RegisteredServiceStatus;
-use crate::api::conditions::DELETIONS_HELD;
+use crate::api::conditions::{DELETIONS_HELD, READY};
 use crate::cluster::status_writer::StatusWriter;
 use crate::controllers::views::Views;
 use crate::page::detail::{Condition, Detail, Instance, MAX_INSTANCES, MAX_RECORDS};
-use crate::page::text::{of_condition, shown};
+use crate::page::text::{bounded, code, of_condition, shown};
 
 /// Explains one RegisteredService from the views of the operator, with the status of its row: the API server has it
 /// some seconds later, and no event tells a reader of that. A replica that stands by knows of no hold.
@@ -39,7 +40,9 @@ pub fn detail(views: &Views, statuses: &StatusWriter, key: &ServiceKey, leads: b
     let (by_address, rest) = plan.outcomes.by_address();
     let outcomes = by_address.values().copied().chain(rest);
     let explained = explanations(&observed, &validation, &plan);
-    let (instances_total, sides) = (explained.len(), Sides::of(&observed.facts));
+    let has_lease_ids =
+        observed.registry.as_ref().is_some_and(|registry| Format::from(registry.spec.format) == Format::GoZero);
+    let (instances_total, sides) = (explained.len(), Sides::of(&observed.facts, has_lease_ids));
     let held_until = status.hold.as_ref().map(|hold| hold.until.0);
     let instances = outcomes.zip(explained).take(MAX_INSTANCES);
     Some(Detail {
@@ -49,9 +52,15 @@ pub fn detail(views: &Views, statuses: &StatusWriter, key: &ServiceKey, leads: b
     })
 }
 
+/// As the row of a replica that stands by does.
 fn forget_hold(status: &mut RegisteredServiceStatus) {
-    status.hold = None;
     status.conditions.retain(|condition| condition.type_ != DELETIONS_HELD);
+    if status.instances.held > 0 || status.hold.is_some() {
+        // The message of Ready counts what is held.
+        let ready = status.conditions.iter_mut().filter(|condition| condition.type_ == READY);
+        ready.for_each(|ready| ready.message.clear());
+    }
+    status.hold = None;
 }
 
 fn conditions(status: &RegisteredServiceStatus) -> Vec<Condition> {
@@ -60,6 +69,7 @@ fn conditions(status: &RegisteredServiceStatus) -> Vec<Condition> {
         status: condition.status.clone(),
         reason: condition.reason.clone(),
         message: of_condition(&condition.reason, &condition.message),
+        code: code(&condition.reason),
         since: condition.last_transition_time.0,
     };
     status.conditions.iter().map(shown).collect()
@@ -71,10 +81,12 @@ struct Sides<'a> {
     registry: BTreeMap<InstanceAddr, Vec<&'a RecordKey>>,
     /// Records without an address that an endpoint may have: by the address as written, and by the key.
     odd: BTreeMap<String, Vec<&'a RecordKey>>,
+    /// Whether keys end with the ID of a lease: those of go-zero do.
+    has_lease_ids: bool,
 }
 
 impl<'a> Sides<'a> {
-    fn of(facts: &'a Facts) -> Self {
+    fn of(facts: &'a Facts, has_lease_ids: bool) -> Self {
         let cluster = &facts.cluster;
         let slices = [&cluster.others_slices, &cluster.others_import_slices, &cluster.our_slices].into_iter().flatten();
         let endpoints = slices.flat_map(|slice| slice.ports.iter().flat_map(|port| slice.at(port)));
@@ -82,6 +94,7 @@ impl<'a> Sides<'a> {
             cluster: endpoints.map(|(addr, _)| addr).collect(),
             registry: BTreeMap::new(),
             odd: BTreeMap::new(),
+            has_lease_ids,
         };
         for record in facts.registry.iter().flat_map(|registry| registry.snapshot.records.values()) {
             let mut addressed = false;
@@ -100,6 +113,7 @@ impl<'a> Sides<'a> {
     }
 
     fn instance(&self, outcome: &InstanceOutcome, explained: &Explanation, held_until: Option<Timestamp>) -> Instance {
+        let shown = if self.has_lease_ids { shown } else { bounded };
         let addr = outcome.subject.address();
         let records = match addr {
             Some(addr) => self.registry.get(&addr),
@@ -145,6 +159,7 @@ mod tests {
             cluster: BTreeSet::from([both]),
             registry: BTreeMap::from([(both, keys.iter().collect()), (lone, vec![&lease])]),
             odd: BTreeMap::from([("host:80".to_owned(), vec![&keys[0]])]),
+            has_lease_ids: true,
         };
         let (held, hold) = (Timestamp::from_second(60).unwrap(), Some(Timestamp::from_second(60).unwrap()));
         let lost = Timestamp::from_second(90).unwrap();
@@ -162,5 +177,38 @@ mod tests {
         let odd = InstanceOutcome::skipped("host:80".to_owned(), Reason::HostnameAddress);
         let odd = of(odd, "HostnameAddress");
         assert_eq!((odd.cluster, odd.registry, odd.records), (false, true, vec!["p/echo/0".to_owned()]));
+    }
+
+    #[test]
+    fn only_keys_of_go_zero_end_with_a_lease_id() {
+        let addr = InstanceAddr::parse("10.0.0.1:80").unwrap();
+        let key = RecordKey::from("services/orders/7587862094710447623");
+        let records = |has_lease_ids| {
+            let registry = BTreeMap::from([(addr, vec![&key])]);
+            let sides = Sides { cluster: BTreeSet::new(), registry, odd: BTreeMap::new(), has_lease_ids };
+            let outcome = InstanceOutcome::of(addr, Outcome::Imported);
+            sides.instance(&outcome, &explained("10.0.0.1:80", "Imported"), None).records
+        };
+        assert_eq!(records(true), ["services/orders/…"]);
+        assert_eq!(records(false), ["services/orders/7587862094710447623"]);
+    }
+
+    #[test]
+    fn a_replica_that_stands_by_counts_nothing_that_is_held() {
+        let condition = |kind: &str, message: &str| {
+            serde_json::json!({"type": kind, "status": "True", "reason": "Synced", "message": message,
+                "lastTransitionTime": "2026-01-01T12:00:00Z"})
+        };
+        let messages = |held: i64| {
+            let mut status: RegisteredServiceStatus = serde_json::from_value(serde_json::json!({
+                "conditions": [condition("Ready", "3 exported, 12 held"), condition("DeletionsHeld", "12 stay"), condition("Exported", "e")],
+                "instances": {"held": held},
+            }))
+            .unwrap();
+            forget_hold(&mut status);
+            conditions(&status).into_iter().map(|condition| condition.message).collect::<Vec<_>>()
+        };
+        assert_eq!(messages(12), ["", "e"]);
+        assert_eq!(messages(0), ["3 exported, 12 held", "e"]);
     }
 }

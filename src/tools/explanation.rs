@@ -245,6 +245,7 @@ pub fn meaning(reason: Reason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use twinspan_core::Timestamp;
+    use twinspan_core::model::{Owner, ServiceKey};
 
     use super::*;
 
@@ -265,6 +266,48 @@ mod tests {
         let until = Timestamp::UNIX_EPOCH;
         assert_eq!(state(Outcome::ExportDelayed { until }, held), ("Waiting".into(), true));
         assert_eq!(state(Outcome::ToBeHealed { until }, held), ("Lost".into(), false));
+    }
+
+    #[test]
+    fn the_page_has_a_chinese_word_for_each_state() {
+        let (until, key) = (Timestamp::UNIX_EPOCH, || RecordKey::from("p/echo/10.0.0.1:80"));
+        let owner = Box::new(Owner { cluster_id: "c1".to_owned(), service: ServiceKey::new("shop", "other") });
+        let texts = include_str!("../page/assets/texts.js");
+        let (_, chinese) = texts.split_once("\n    outcomes: {\n").unwrap();
+        for outcome in [
+            Outcome::Exported { key: key() },
+            Outcome::ExportedBeforeReady { key: key() },
+            Outcome::ToBeExported,
+            Outcome::SelfRegistered { key: key(), refused: None },
+            Outcome::TakenByOtherCluster { key: key() },
+            Outcome::ReachedAt { address: InstanceAddr::parse("10.0.0.1:80").unwrap() },
+            Outcome::ExportDelayed { until },
+            Outcome::ExportNotRequested,
+            Outcome::ExportUnavailable,
+            Outcome::OtherPort { port: "metrics".to_owned() },
+            Outcome::Terminating,
+            Outcome::NotReady,
+            Outcome::OtherFamily,
+            Outcome::Unmanaged,
+            Outcome::ExportedByAnother { owner },
+            Outcome::ToBeWithdrawn { key: key() },
+            Outcome::RecordWithoutEndpoint,
+            Outcome::Imported,
+            Outcome::ToBeImported,
+            Outcome::Lost { until },
+            Outcome::ToBeHealed { until },
+            Outcome::Healed { until },
+            Outcome::EndpointWithoutRecord,
+            Outcome::ImportUnavailable,
+            Outcome::ImportNotRequested,
+            Outcome::Standby { local: 3, min_local: 1 },
+        ] {
+            for context in [ACTIVE, Context { held: Some("they stay"), ..ACTIVE }] {
+                let (state, _) = state(outcome.clone(), context);
+                let has_word = [" ", "\n"].iter().any(|before| chinese.contains(&format!("{before}{state}: \"")));
+                assert!(has_word, "{state} of {outcome:?}");
+            }
+        }
     }
 
     #[test]

@@ -105,12 +105,7 @@ const WRITES: &[(&str, usize, &[&str])] = &[
     // etcd. A takeover raises the epoch; a keepalive changes no key, so every replica sends it.
     ("commit", 1, &[REGISTRY, "twinspan::registry::takeover", OBSERVED]),
     ("grant", 2, &["twinspan::registry::leases", ETCD.1, OBSERVED]),
-    // A stream of the status page has a method of that name, which keeps a connection to a reader.
-    (
-        "keep_alive",
-        1,
-        &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, OBSERVED, "twinspan::page::server"],
-    ),
+    ("keep_alive", 1, &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, OBSERVED]),
     ("txn", 1, &[ETCD.1]),
 ];
 const CLUSTER: &str = "twinspan::cluster::writer";

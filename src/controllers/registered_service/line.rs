@@ -10,7 +10,7 @@ use crate::api::conditions::{self, ACCEPTED, ConditionStatus, READY, Reason};
 use crate::api::discovered::discovered_by;
 use crate::api::{Direction, Policy, RegisteredService, RegisteredServiceStatus};
 use crate::page::rows::{Hold, Service, State};
-use crate::page::text::{of_condition, shown};
+use crate::page::text::{bounded, of_condition};
 
 /// The line, and the hold if there is one. A replica that does not lead knows of no hold.
 pub fn line(object: &RegisteredService, status: &RegisteredServiceStatus, seen: Seen) -> (Service, Option<Hold>) {
@@ -25,7 +25,7 @@ pub fn line(object: &RegisteredService, status: &RegisteredServiceStatus, seen: 
     let ready = conditions::find(&status.conditions, READY);
     let service = Service {
         registry: object.spec.registry_ref.name.clone(),
-        registry_name: shown(&object.registry_name()),
+        registry_name: bounded(&object.registry_name()),
         service: object.service_key().name,
         direction: match object.spec.direction {
             Direction::Both => "Both",

@@ -1,15 +1,16 @@
 //! The line of a ServiceRegistry on the status page.
 //!
-//! Owns the word for its session. Refuses to decide: everything follows from the status. Endpoints, Secrets and the
-//! names of users are in no line.
+//! Owns the word for its session, and which conditions a reader has to know of. Refuses to decide: everything follows
+//! from the status. Endpoints, Secrets and the names of users are in no line.
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twinspan_core::codec::Format;
 
-use crate::api::conditions::{self, CONNECTED, READY, SYNCED, find_true};
+use crate::api::conditions::{self, CONNECTED, DISCOVERED, READY, Reason, SYNCED, find_true};
 use crate::api::{ServiceRegistry, ServiceRegistryStatus};
-use crate::page::rows::{Hold, Ready, Records, Registry};
+use crate::page::rows::{Hold, Note, Ready, Records, Registry};
 use crate::page::text;
 use crate::registry::handle::RegistryHandle;
 
@@ -26,6 +27,7 @@ pub fn line(
         status: ready.status.clone(),
         reason: ready.reason.clone(),
         message: text::of_condition(&ready.reason, &ready.message),
+        code: text::code(&ready.reason),
     });
     let synced = find_true(&status.conditions, SYNCED).is_some();
     let records = status.records.clone().unwrap_or_default();
@@ -46,6 +48,7 @@ pub fn line(
         last_verified: verified.or(status.last_verified.as_ref().map(|at| at.0)),
         hold,
         clusters: clusters(status),
+        notes: notes(status, held.is_some()),
         synced,
         cluster_id: status.cluster_id.clone().unwrap_or_default(),
         name,
@@ -59,6 +62,30 @@ fn clusters(status: &ServiceRegistryStatus) -> Vec<String> {
     }
     let all: BTreeSet<&String> = status.clusters.iter().chain(&status.cluster_id).collect();
     all.into_iter().cloned().collect()
+}
+
+/// What Ready and the session do not say: a view that is complete, and a warning about it; why discovery does not go
+/// on. The row has holds of the registry already.
+fn notes(status: &ServiceRegistryStatus, leads: bool) -> Vec<Note> {
+    let ready = conditions::find(&status.conditions, READY);
+    let is_told = |condition: &Condition| {
+        let is = |reason: Reason| condition.reason == reason.as_str();
+        let plain = match condition.type_.as_str() {
+            CONNECTED => is(Reason::Connected) || is(Reason::Connecting),
+            SYNCED => is(Reason::Synced) || is(Reason::Connecting) || is(Reason::Listing),
+            DISCOVERED => is(Reason::AllDiscovered) || is(Reason::Discovering) || (is(Reason::Held) && !leads),
+            _ => true,
+        };
+        let repeated = |ready: &Condition| (&ready.reason, &ready.message) == (&condition.reason, &condition.message);
+        !plain && !ready.is_some_and(repeated)
+    };
+    let note = |condition: &Condition| Note {
+        kind: condition.type_.clone(),
+        reason: condition.reason.clone(),
+        message: text::of_condition(&condition.reason, &condition.message),
+        code: text::code(&condition.reason),
+    };
+    status.conditions.iter().filter(|condition| is_told(condition)).map(note).collect()
 }
 
 /// `Synced`, or the reason why the registry is not followed.
@@ -113,6 +140,48 @@ mod tests {
         assert_eq!(session(connected, condition("Synced", "False", "Listing")), "Listing");
         assert_eq!(session(condition("Connected", "False", "Unreachable"), synced), "Unreachable");
         assert_eq!(lined(json!({}), None).session, "Connecting");
+    }
+
+    #[test]
+    fn a_warning_is_told_although_its_condition_is_true() {
+        let noted = |kind: &str, status: &str, reason: Reason, held: Option<usize>| {
+            let ready = condition("Ready", "True", "Connected");
+            let conditions = json!({"conditions": [ready, condition(kind, status, reason.as_str())]});
+            let notes = lined(conditions, held).notes;
+            notes.into_iter().map(|note| (note.kind, note.reason, note.message)).collect::<Vec<_>>()
+        };
+        for (kind, status, reason) in [
+            ("Synced", "True", Reason::PermissionDenied),
+            ("Synced", "True", Reason::RolledBack),
+            ("Synced", "True", Reason::ClusterChanged),
+            ("Discovered", "False", Reason::DiscoveryLimited),
+            ("Discovered", "False", Reason::DiscoveryForbidden),
+            ("Discovered", "False", Reason::Held),
+            ("Discovered", "True", Reason::Observing),
+        ] {
+            let note = (kind.to_owned(), reason.as_str().to_owned(), "m".to_owned());
+            assert_eq!(noted(kind, status, reason, Some(0)), [note], "{reason:?}");
+        }
+        for (kind, status, reason) in [
+            ("Synced", "True", Reason::Synced),
+            ("Synced", "False", Reason::Listing),
+            ("Connected", "True", Reason::Connected),
+            ("Discovered", "True", Reason::AllDiscovered),
+            ("Discovered", "False", Reason::Discovering),
+            ("DeletionsHeld", "True", Reason::Held),
+        ] {
+            assert_eq!(noted(kind, status, reason, Some(0)), [], "{kind} {reason:?}");
+        }
+        assert_eq!(noted("Discovered", "False", Reason::Held, None), [], "a replica that stands by knows of no hold");
+        let repeats = json!({"conditions": [condition("Ready", "False", "AuthFailed"), condition("Synced", "False", "AuthFailed")]});
+        assert_eq!(lined(repeats, None).notes, [], "Ready has it");
+    }
+
+    #[test]
+    fn a_message_of_the_page_has_a_name() {
+        let unusable = lined(json!({"conditions": [condition("Ready", "False", "SecretNotFound")]}), None);
+        assert_eq!(unusable.ready.code, Some("SecretUnusable"));
+        assert_eq!(lined(json!({"conditions": [condition("Ready", "False", "Unreachable")]}), None).ready.code, None);
     }
 
     #[test]

@@ -130,6 +130,13 @@ export const texts = {
     saidLive: "Connected to the operator again",
     saidLeader: "This replica leads now",
     saidStandby: "This replica stands by now",
+    policies: { Sync: "Sync", Observe: "Observe" },
+    messages: {
+      SecretUnusable: "a Secret of spec.etcd cannot be used; twinspan status says which",
+      TLSFailed: "TLS with the registry failed; twinspan status says why",
+      SeeRegistry: "its ServiceRegistry cannot be followed; see there",
+    },
+    reasons: {},
     outcomes: {},
   },
   zh: {
@@ -255,6 +262,24 @@ export const texts = {
     saidLive: "已重新连接到 Operator",
     saidLeader: "本副本现在是领导者",
     saidStandby: "本副本现在处于备用状态",
+    policies: { Sync: "同步", Observe: "仅观察" },
+    messages: {
+      SecretUnusable: "spec.etcd 引用的 Secret 不可用；twinspan status 会指出是哪一个",
+      TLSFailed: "与注册中心的 TLS 连接失败；原因见 twinspan status",
+      SeeRegistry: "无法跟踪其 ServiceRegistry；原因见该注册中心",
+    },
+    reasons: {
+      Accepted: "已接受", Synced: "已同步", Connected: "已连接", Suspended: "已暂停", Observing: "仅观察", NotRequested: "未要求", NothingHeld: "无暂缓", Held: "已暂缓",
+      ForeignWeightsTooLow: "外部权重过低", ForeignWeightsTooHigh: "外部权重过高", Pending: "等待中", Connecting: "正在连接", Listing: "正在列出",
+      ClusterChanged: "etcd 集群已更换", RolledBack: "etcd 已回退", NotAccepted: "未接受", NotWritten: "未写入", RegistryUnavailable: "注册中心不可用",
+      ClusterUnavailable: "Kubernetes API 不可用", WriteFailed: "写入失败", RefusedByCluster: "被集群拒绝", AllDiscovered: "已全部发现", Discovering: "正在发现",
+      DiscoveryLimited: "发现数量达到上限", DiscoveryForbidden: "无权自动发现", RegistryTooLarge: "注册中心过大", NamespaceMissing: "缺少命名空间",
+      RegistryNotFound: "没有这个 ServiceRegistry", NotAllowed: "未获允许", ServiceMissing: "缺少 Service", PortNotFound: "找不到端口", PortAmbiguous: "端口不明确",
+      NoNodePort: "没有节点端口", ExternalName: "ExternalName 类型的 Service", InvalidName: "名称无效", NotSupported: "不支持", NamespaceTerminating: "命名空间正在删除",
+      Unreachable: "无法访问", AuthFailed: "认证失败", PermissionDenied: "权限不足", TLSFailed: "TLS 连接失败", SecretNotFound: "找不到 Secret", SecretInvalid: "Secret 无效",
+      ClusterIDUnknown: "集群 ID 未知", ClusterIDInUse: "集群 ID 已被占用", Conflict: "冲突", NoSpace: "etcd 空间已满", ServerError: "etcd 返回错误", LeaseGone: "租约已失效",
+      NoEpoch: "等待 epoch", Fenced: "已被其他领导者取代", NotLeader: "不是领导者",
+    },
     outcomes: {
       Exported: "已导出", ExportedBeforeReady: "已导出，等待就绪", ToBeExported: "待导出", SelfRegistered: "自行注册", TakenByOtherCluster: "已由其他集群注册", ReachedAt: "以其他地址访问",
       Waiting: "等待判断", Held: "已暂缓", NotRequested: "未要求", RegistryUnavailable: "注册中心不可用", WrongPort: "端口不符", Terminating: "正在终止",

@@ -59,7 +59,8 @@ impl Changes {
                 }
                 let Some(data) = line.trim_end().strip_prefix("data: ") else { continue };
                 let change: Value = serde_json::from_str(data)?;
-                let mut rows = change["services"].as_array().context("services")?.iter();
+                // A heartbeat has none.
+                let mut rows = change["services"].as_array().into_iter().flatten();
                 if let Some(row) = rows.find(|row| row["key"] == key && wanted(row)) {
                     return Ok(row.clone());
                 }

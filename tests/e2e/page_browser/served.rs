@@ -164,11 +164,13 @@ fn registry(name: &str, well: bool, clusters: &[&str]) -> Registry {
             status: text("True", "False"),
             reason: text("Connected", "Unreachable"),
             message: text("", "no endpoint of the registry answers"),
+            code: None,
         },
         records: Records { own: 412, foreign: 230, healed: 0, undecodable: 2 },
         last_verified: well.then(|| Env::real().now()),
         hold: None,
         clusters: clusters.iter().map(|&cluster| cluster.to_owned()).collect(),
+        notes: Vec::new(),
         synced: well,
         cluster_id: "2a44ff20-8f0e".to_owned(),
     }
@@ -208,6 +210,7 @@ fn explain(key: &ServiceKey, _leads: bool) -> Option<Detail> {
         status: "True".to_owned(),
         reason: "Synced".to_owned(),
         message: message.to_owned(),
+        code: None,
         since,
     };
     let instances_total = instances.len() + 7;
