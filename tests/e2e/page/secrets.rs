@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
-use twinspan_testbed::{TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, Etcd, Twinspan, TwinspanOptions, eventually, next_v4};
 
 use super::reader::{self, Changes};
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
@@ -80,6 +80,9 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
     texts.push(state.await?.to_string());
     texts.push(reader::text(twinspan.page(), &format!("/service/{row_key}")).await?);
 
+    let bare = bed.start_registry("registry-page-zero").await?;
+    let (zero, leases) = go_zero(bed, &bare, &twinspan, &mut texts).await?;
+
     let pem = |text: &str| text.lines().nth(1).map(str::to_owned).context("a line of PEM");
     let mut hidden = vec![
         USER.to_owned(),
@@ -95,10 +98,44 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
     for (_, _, lease) in secure.dump(&sandbox.name).await?.into_values().filter(|(_, _, lease)| *lease != 0) {
         hidden.extend([lease.to_string(), format!("{lease:x}")]);
     }
+    hidden.extend(leases);
     for text in &texts {
         for secret in &hidden {
             ensure!(!text.contains(secret.as_str()), "{secret} is on the page: {text}");
         }
     }
+    zero.nothing_foreign_was_touched().await?;
     sandbox.nothing_foreign_was_touched().await
+}
+
+/// What the page says of a go-zero registry, whose keys end with the IDs of leases, and these IDs.
+async fn go_zero<'a>(
+    bed: &'a Bed,
+    bare: &'a Etcd,
+    twinspan: &Twinspan,
+    texts: &mut Vec<String>,
+) -> Result<(Sandbox<'a>, Vec<String>)> {
+    let zero = Sandbox::without_registry_object(bed, "zero", bare).await?;
+    zero.create_registry(json!({"format": "GoZero", "prefix": null})).await?;
+    let name = format!("{}.rpc", zero.name);
+    zero.headless_without_selector("user", 8888).await?;
+    zero.register("user", json!({"registryName": name})).await?;
+    let mut leases = Vec::new();
+    let vm = SocketAddr::from((next_v4(), 8888)).to_string();
+    for (n, value) in [vm.as_str(), "127.0.0.1:8888", "no address"].into_iter().enumerate() {
+        // The key of a server ends with the ID of its lease; any number of that length serves here.
+        let id = format!("758786209471044762{n}");
+        let lease = bare.put_leased(&format!("{name}/{id}"), value, 600).await?;
+        leases.extend([id, lease.to_string(), format!("{lease:x}")]);
+    }
+    let row_key = format!("{}/user", zero.name);
+    let all = eventually("the page shows them", SOON, || async {
+        let full = reader::json(twinspan, &format!("/service/{row_key}")).await?;
+        ensure!(full["instancesTotal"] == 3 && full["row"]["imported"] == 1, "{full}");
+        Ok(full)
+    });
+    let all = all.await?.to_string();
+    ensure!(all.contains(&format!("{name}/…")), "no key is shown: {all}");
+    texts.extend([all, reader::text(twinspan.page(), "/state").await?]);
+    Ok((zero, leases))
 }

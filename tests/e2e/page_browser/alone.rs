@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use twinspan::api::conditions;
 use twinspan::page::rows::State;
 use twinspan_core::model::{Reason, ServiceKey};
 
@@ -161,6 +162,11 @@ async fn words_are_complete(reader: &Reader) -> Result<()> {
     let missing: Vec<&str> =
         Reason::ALL.iter().map(|reason| reason.label()).filter(|label| !known.iter().any(|it| it == label)).collect();
     ensure!(missing.is_empty(), "no Chinese word for {missing:?}");
+    // Sessions have the words of reasons.
+    let known = compared["reasons"].as_array().context("reasons")?;
+    let reasons = conditions::Reason::ALL.iter().map(|reason| reason.as_str());
+    let missing: Vec<&str> = reasons.filter(|reason| !known.iter().any(|it| it == reason)).collect();
+    ensure!(missing.is_empty(), "no Chinese word for {missing:?}");
     let unknown = |state: &State| {
         !compared["states"].as_array().is_some_and(|all| all.contains(&Value::from(format!("{state:?}"))))
     };
@@ -176,10 +182,11 @@ const KEYS: &str = r"
 const done = arguments[0];
 import('/texts.js').then(({ texts }) => {
   const keys = (at, path) => Object.entries(at).flatMap(([name, value]) =>
-    name === 'outcomes' ? [] : typeof value === 'object' ? keys(value, `${path}${name}.`) : [path + name]);
+    ['outcomes', 'reasons'].includes(name) ? [] : typeof value === 'object' ? keys(value, `${path}${name}.`) : [path + name]);
   const [en, zh] = [new Set(keys(texts.en, '')), new Set(keys(texts.zh, ''))];
   const differ = [...en, ...zh].filter((key) => !en.has(key) || !zh.has(key));
-  done({ differ, outcomes: Object.keys(texts.zh.outcomes), states: Object.keys(texts.en.states) });
+  const { outcomes, reasons } = texts.zh;
+  done({ differ, outcomes: Object.keys(outcomes), reasons: Object.keys(reasons), states: Object.keys(texts.en.states) });
 });
 ";
 
