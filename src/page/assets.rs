@@ -37,6 +37,7 @@ assets! {
     "/list.js", SCRIPT, "list.js";
     "/news.js", SCRIPT, "news.js";
     "/page.js", SCRIPT, "page.js";
+    "/redraw.js", SCRIPT, "redraw.js";
     "/registries.js", SCRIPT, "registries.js";
     "/sides.js", SCRIPT, "sides.js";
     "/spark.js", SCRIPT, "spark.js";

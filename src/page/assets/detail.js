@@ -2,13 +2,14 @@
 // Owns which service is open, and fetching it again when it changed: one request at a time, the latest wins. Refuses to
 // know the list, which says only what to open.
 
-import { cut, h, keepFocus, passage, say, show } from "./dom.js";
+import { clean, coded, cut, h, passage, say, show } from "./dom.js";
 import { badge, sides } from "./list.js";
+import { keepFocus, redraw } from "./redraw.js";
 import { hold } from "./registries.js";
 import { picture } from "./sides.js";
 import { inWords, spark } from "./spark.js";
 import { json } from "./stream.js";
-import { number, t, time, word } from "./words.js";
+import { messageOf, number, t, time, word } from "./words.js";
 
 // The wait after a request that failed.
 const AGAIN = 2_000;
@@ -16,18 +17,22 @@ const AGAIN = 2_000;
 const REST = 1_000;
 
 export class Detail {
-  /** `closed()` is called when the reader closes it. */
-  constructor(closed) {
+  /**
+   * `on` has `closed()`, which is called when the reader closes it, `isComplete()`, whether the operator has looked at
+   * everything, and `isListed(key)`, whether the list has the service.
+   */
+  constructor(on) {
     this.place = document.getElementById("detail");
-    this.closed = closed;
+    this.on = on;
     this.key = null;
     this.answer = null;
+    this.isMissing = false;
     this.last = -Infinity;
-    this.choice = {};
+    this.choice = anew();
     this.place.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
         event.stopPropagation();
-        this.closed();
+        this.on.closed();
       }
     });
   }
@@ -38,7 +43,8 @@ export class Detail {
       this.#cancel();
       this.key = key;
       this.answer = null;
-      this.choice = {};
+      this.isMissing = false;
+      this.choice = anew();
       this.place.hidden = !key;
       if (key) {
         this.#skeleton();
@@ -74,6 +80,7 @@ export class Detail {
       const at = key.indexOf("/");
       const path = [key.slice(0, at), key.slice(at + 1)].map(encodeURIComponent).join("/");
       this.answer = await json(`service/${path}`, fetching.signal);
+      this.isMissing = false;
       say(this.trouble, "");
       this.draw();
     } catch (error) {
@@ -82,10 +89,15 @@ export class Detail {
       }
       if (error.status === 404) {
         this.answer = null;
-        say(this.trouble, t("gone"));
-        show(this.body);
+        this.isMissing = true;
+        keepFocus(this.body, () => show(this.body), () => this.title);
+        this.judge();
+        if (this.on.isListed(key)) {
+          // The row and the answer are of different moments.
+          this.timer = setTimeout(() => this.refresh(), AGAIN);
+        }
       } else {
-        say(this.trouble, t("failed", { why: error.message }));
+        say(this.trouble, t("failed", { why: clean(error.message) }));
         this.timer = setTimeout(() => this.refresh(), AGAIN);
       }
     }
@@ -97,34 +109,45 @@ export class Detail {
     }
   }
 
+  /** Fetches it again if the last answer was that there is none. */
+  refreshMissing() {
+    if (this.isMissing) {
+      this.refresh();
+    }
+  }
+
+  /** Says what it means that there is no answer: a service that is gone, or one that was not looked at so far. */
+  judge() {
+    if (this.isMissing) {
+      say(this.trouble, t(this.on.isComplete() && !this.on.isListed(this.key) ? "gone" : "notSeen"));
+    }
+  }
+
   /** Writes everything again, in the language in force. */
   rewrite() {
     if (this.key) {
       this.#skeleton();
       this.draw();
+      this.judge();
     }
   }
 
   draw() {
     if (this.answer) {
-      keepFocus(this.body, () => this.#write(this.answer));
+      keepFocus(this.body, () => this.#write(this.answer), () => this.title);
     }
   }
 
   #write({ row, conditions, hold: held, instances, instancesTotal }) {
-    const open = [...this.body.querySelectorAll("details[open]")].map((one) => one.closest("[data-instance]")?.dataset.instance);
-    show(
+    redraw(
       this.body,
       this.#head(row),
       held && hold(held, "service"),
       h("h3", {}, t("picture")),
       picture(instances ?? [], instancesTotal ?? 0, this.choice, () => this.draw()),
       h("h3", {}, t("conditions")),
-      table(conditions ?? []),
+      table(conditions ?? [], this.choice.opened),
     );
-    for (const one of this.body.querySelectorAll("[data-instance] details")) {
-      one.open = open.includes(one.closest("[data-instance]").dataset.instance);
-    }
   }
 
   #cancel() {
@@ -137,8 +160,9 @@ export class Detail {
   #skeleton() {
     const had = this.place.contains(document.activeElement);
     this.title = cut(this.key, "h2", { id: "detail-title", tabindex: "-1" });
-    const close = h("button", { type: "button", id: "close", "aria-label": t("closeLabel", { name: this.key }) }, t("close"), " ", h("kbd", {}, "Esc"));
-    close.addEventListener("click", () => this.closed());
+    const label = t("closeLabel", { name: clean(this.key) });
+    const click = () => this.on.closed();
+    const close = h("button", { type: "button", id: "close", "aria-label": label, click }, t("close"), " ", h("kbd", {}, "Esc"));
     this.trouble = h("p", { class: "trouble", role: "status" });
     this.body = h("div", { class: "body" });
     show(this.place, h("header", {}, this.title, close), this.trouble, this.body);
@@ -150,9 +174,10 @@ export class Detail {
   #head(row) {
     const counts = ["exported", "imported", "lost", "healed", "held", "skipped"].filter((name) => row[name] > 0);
     const fact = (name, ...value) => h("div", {}, h("dt", {}, t(name)), h("dd", {}, value));
-    const message = row.message && row.message !== row.reason ? row.message : "";
+    const message = messageOf(row.message && row.message !== row.reason ? row.message : "", row.messageCode);
+    const rest = { more: t("showAll"), opened: this.choice.opened, key: "message" };
     return [
-      h("p", { class: "verdict" }, badge(row), row.reason && cut(row.reason, "code"), passage(message, t("showAll"))),
+      h("p", { class: "verdict" }, badge(row), row.reason && h("span", {}, coded("reasons", row.reason)), passage(message, rest)),
       h(
         "dl",
         { class: "facts" },
@@ -160,7 +185,7 @@ export class Detail {
         fact("registryName", cut(row.registryName, "code")),
         fact("service", cut(row.service, "code")),
         fact("direction", word("directions", row.direction)),
-        fact("policy", cut(row.policy), row.discovered && ` · ${t("discovered")}`),
+        fact("policy", cut(word("policies", row.policy)), row.discovered && ` · ${t("discovered")}`),
         fact("counts", sides(row), counts.map((name) => ` · ${number(row[name])} ${word("countWords", name)}`)),
         fact("updated", time(row.updated)),
         fact("lastVerified", time(row.lastVerified)),
@@ -170,16 +195,19 @@ export class Detail {
   }
 }
 
-function table(conditions) {
+/** The choices of a reader who has just opened a service. */
+const anew = () => ({ opened: new Set() });
+
+function table(conditions, opened) {
   const names = ["type", "status", "reason", "message", "since"];
   const line = (one) =>
     h(
       "tr",
-      {},
-      h("th", { scope: "row" }, cut(one.type)),
-      h("td", {}, cut(one.status)),
-      h("td", {}, cut(one.reason, "code")),
-      h("td", {}, passage(one.message, t("showAll"))),
+      { "data-key": one.type },
+      h("th", { scope: "row" }, coded("conditionTypes", one.type)),
+      h("td", {}, coded("conditionStatus", one.status)),
+      h("td", {}, coded("reasons", one.reason)),
+      h("td", {}, passage(messageOf(one.message, one.code), { more: t("showAll"), opened, key: `condition ${one.type}` })),
       h("td", {}, time(one.since)),
     );
   return h(

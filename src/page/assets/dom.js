@@ -2,6 +2,9 @@
 // Owns the rule that a text is only ever put in as text, with the characters escaped that the commands of `twinspan`
 // escape too. Refuses to know what is shown.
 
+import { listen, present } from "./redraw.js";
+import { word } from "./words.js";
+
 // Characters that act instead of being read, or that show a text in another order than it has.
 const harmful = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 const short = { "\t": "\\t", "\n": "\\n", "\r": "\\r" };
@@ -24,14 +27,14 @@ export function svg(name, attributes, ...children) {
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (typeof value === "function") {
-      element.addEventListener(name, value);
+      listen(element, name, value);
     } else if (value === true) {
       element.setAttribute(name, "");
     } else if (value !== null && value !== undefined && value !== false) {
       element.setAttribute(name, value);
     }
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...present(children));
   return element;
 }
 
@@ -44,7 +47,7 @@ export function say(element, text) {
 
 /** Replaces the children. */
 export function show(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...present(children));
 }
 
 // More of a stranger's text than this stands in the page only when it is asked for.
@@ -57,21 +60,38 @@ export function cut(text, name = "span", attributes = {}) {
   return h(name, { ...attributes, class: `text cut ${attributes.class ?? ""}`, title: whole }, shown);
 }
 
-/** A stranger's text that may take several lines; a long one has a button that shows the rest. */
-export function passage(text, more, name = "span", attributes = {}) {
+/** A code of the operator, after its word where the language has one: logs, metrics and `kubectl` have the code. */
+export function coded(list, code) {
+  const translated = word(list, code);
+  return [translated !== String(code ?? "") && h("span", { class: "translated" }, `${translated} `), cut(code, "code")];
+}
+
+/**
+ * A stranger's text that may take several lines; a long one has a button that shows the rest. `opened` has the keys of
+ * those whose rest is shown, and keeps them while the page is drawn anew.
+ */
+export function passage(text, { more, opened, key }, name = "span", attributes = {}) {
   const whole = clean(text);
-  const element = h(name, { ...attributes, class: `text ${attributes.class ?? ""}` });
+  const look = { ...attributes, class: `text ${attributes.class ?? ""}` };
   if (whole.length <= LONG) {
-    element.append(whole);
-    return element;
+    return h(name, look, whole);
   }
-  const click = () => show(element, whole);
-  element.append(`${whole.slice(0, LONG)}… `, h("button", { type: "button", class: "quiet", click }, more));
-  return element;
+  if (opened.has(key)) {
+    return h(name, { ...look, id: `whole-${key}`, tabindex: "-1" }, whole);
+  }
+  const click = ({ currentTarget }) => {
+    opened.add(key);
+    const shown = h(name, { ...look, id: `whole-${key}`, tabindex: "-1" }, whole);
+    currentTarget.parentElement.replaceWith(shown);
+    // The button is gone: the focus goes on from the text that it showed.
+    shown.focus({ preventScroll: true });
+  };
+  return h(name, look, `${whole.slice(0, LONG)}… `, h("button", { type: "button", class: "quiet", id: `more-${key}`, click }, more));
 }
 
 const shapes = {
   InSync: "M2 7.5 5.5 11 12 3.5",
+  Observing: "M1 7q6-7.5 12 0q-6 7.5-12 0M7 5.2a1.8 1.8 0 1 0 0 3.6 1.8 1.8 0 1 0 0-3.6",
   Pending: "M7 3.5V7l2.5 1.5M7 1.5a5.5 5.5 0 1 0 0 11 5.5 5.5 0 1 0 0-11",
   Differs: "M2 5h10M2 9h10M9.5 2l-5 10",
   Lost: "M7 1.8 13 12.2H1zM7 5.5v3M7 10.3v.2",
@@ -89,26 +109,30 @@ export function shape(state) {
 /** The part of a class name that says how a state looks. */
 export const tone = (state) => (Object.hasOwn(shapes, state) ? state : "Unknown");
 
-/** Draws a place anew; what had the focus has it afterwards, if it has an id. */
-export function keepFocus(place, draw) {
-  const id = place.contains(document.activeElement) ? document.activeElement.id : "";
-  draw();
-  if (id) {
-    document.getElementById(id)?.focus({ preventScroll: true });
-  }
-}
+// The last click on a button that copies: a redraw does not take back its answer.
+let last = { id: "", text: "", done: false };
 
 /** A command with a button that copies it. `id` is the beginning of the ids of both. */
 export function command(text, words, id) {
-  const code = h("code", { class: "text", tabindex: "0", id: `${id}-command` }, clean(text));
-  const answer = h("span", { class: "said", role: "status" });
-  const button = h("button", { type: "button", id: `${id}-copy`, "aria-label": words.label }, words.copy);
-  button.addEventListener("click", async () => {
-    const done = await copy(clean(text), code);
-    say(button, done ? words.copied : words.copy);
-    say(answer, done ? words.copied : words.failed);
-  });
-  return h("div", { class: "command" }, code, button, answer);
+  const shown = clean(text);
+  const answers = ({ done }) => (done ? [words.copied, words.copied] : [words.copy, words.failed]);
+  const [label, answer] = last.id === id && last.text === shown ? answers(last) : [words.copy, ""];
+  const click = async ({ currentTarget: button }) => {
+    const place = button.parentElement;
+    const said = place.querySelector(".said");
+    say(said, ""); // The same answer again is read out again.
+    last = { id, text: shown, done: await copy(shown, place.querySelector("code")) };
+    const now = answers(last);
+    say(button, now[0]);
+    say(said, now[1]);
+  };
+  return h(
+    "div",
+    { class: "command" },
+    h("code", { class: "text", tabindex: "0", id: `${id}-command` }, shown),
+    h("button", { type: "button", id: `${id}-copy`, "aria-label": words.label, click }, label),
+    h("span", { class: "said", role: "status" }, answer),
+  );
 }
 
 async function copy(text, code) {

@@ -1,7 +1,8 @@
-// What narrows the list: the search, the states, a registry, a namespace.
+// The controls that narrow the list: the search, the states, a registry, a namespace.
 // Owns the controls and the numbers on them. Refuses to filter: the store does.
 
-import { clean, h, say, shape, show } from "./dom.js";
+import { clean, h, say, shape } from "./dom.js";
+import { keepFocus, redraw } from "./redraw.js";
 import { states, wordsOf } from "./store.js";
 import { currentLanguage, number, t, word } from "./words.js";
 
@@ -34,17 +35,23 @@ export class Filters {
     }
   }
 
-  /** Writes all of them; `isKnown` says whether an answer has come. */
-  draw(isKnown) {
+  /** Writes all of them. Before the operator has looked at everything, no service is said to be absent. */
+  draw({ isKnown, isComplete }) {
     const { store } = this;
     this.#states();
     this.#choice("registry", store.registryCounts, t("allRegistries"));
     this.#choice("namespace", store.namespaceCounts, t("allNamespaces"));
     const [n, all] = [store.shown.length, store.entries.size].map(number);
     say($("shown"), t("shown", { n, all }));
-    $("shown").title = t("shownLabel", { n, all });
+    $("shown").title = this.answer();
     $("empty").hidden = store.shown.length > 0;
-    say($("empty"), t(isKnown ? (store.entries.size === 0 ? "none" : "empty") : "loading"));
+    say($("empty"), t(isKnown ? (isComplete ? (store.entries.size === 0 ? "none" : "empty") : "firstLook") : "loading"));
+  }
+
+  /** The number of services that are shown, in words. */
+  answer() {
+    const [n, all] = [this.store.shown.length, this.store.entries.size].map(number);
+    return t("shownLabel", { n, all });
   }
 
   #states() {
@@ -56,12 +63,11 @@ export class Filters {
       return;
     }
     place.dataset.written = written;
-    const focused = place.contains(document.activeElement) ? document.activeElement.dataset.state : null;
     const present = states.filter((state) => stateCounts.has(state) || filter.states.has(state));
-    show(
-      place,
-      this.#state("", entries.size, filter.states.size === 0, {}, h("span", {}, t("all"))),
-      present.map((state) =>
+    const all = h("span", {}, t("all"));
+    const buttons = [
+      this.#state("", entries.size, filter.states.size === 0, {}, all),
+      ...present.map((state) =>
         this.#state(
           state,
           stateCounts.get(state) ?? 0,
@@ -70,10 +76,8 @@ export class Filters {
           [shape(state), h("span", {}, word("states", state))],
         ),
       ),
-    );
-    if (focused !== null) {
-      (place.querySelector(`[data-state="${focused}"]`) ?? place.firstElementChild).focus();
-    }
+    ];
+    keepFocus(place, () => redraw(place, buttons), () => place.firstElementChild);
   }
 
   /** A button for a state; the one without a state is for all. */
@@ -87,7 +91,7 @@ export class Filters {
       }
       this.on.changed();
     };
-    const all = { type: "button", "data-state": state, "aria-pressed": String(isChosen), click, ...attributes };
+    const all = { type: "button", "data-state": state, "data-key": state, "aria-pressed": String(isChosen), click, ...attributes };
     return h("button", all, content, h("b", {}, number(n)));
   }
 
@@ -104,7 +108,8 @@ export class Filters {
     if (!same || element.dataset.language !== currentLanguage()) {
       element.dataset.language = currentLanguage();
       this.names[name] = names;
-      show(element, h("option", { value: "" }, all), [...names].sort().map((one) => h("option", { value: one }, clean(one))));
+      const option = (value, text) => h("option", { value, "data-key": value }, text);
+      redraw(element, option("", all), [...names].sort().map((one) => option(one, clean(one))));
     }
     element.value = chosen;
   }

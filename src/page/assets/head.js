@@ -9,13 +9,18 @@ const $ = (id) => document.getElementById(id);
 
 export class Head {
   constructor() {
-    this.about = { leader: null, replica: "", clusterID: "", twinspan: "", now: null };
+    this.about = { leader: null, replica: "", clusterID: "", twinspan: "", now: null, complete: true };
     this.link = { state: "connecting", since: new Date() };
   }
 
   /** Whether an answer has come. */
   get isKnown() {
     return this.about.leader !== null;
+  }
+
+  /** Whether the operator has looked at everything since its start. */
+  get isComplete() {
+    return this.isKnown && this.about.complete;
   }
 
   /** Takes over what an answer says about the replica. */
@@ -36,11 +41,17 @@ export class Head {
     }
   }
 
-  /** The connection is `live`, or `reconnecting`. */
+  /** The replica lives at this time, and nothing changed. */
+  lives(now) {
+    this.about.now = now ?? this.about.now;
+    this.drawLink();
+  }
+
+  /** The connection is `live`, `crowded` (everything is asked for every few seconds), or `reconnecting`. */
   joined(state) {
     if (this.link.state !== state) {
-      if (this.link.state !== "connecting") {
-        tell(t(state === "live" ? "saidLive" : "saidLost"));
+      if (this.link.state !== "connecting" || state === "crowded") {
+        tell(t({ live: "saidLive", crowded: "saidCrowded", reconnecting: "saidLost" }[state]));
       }
       this.link = { state, since: new Date() };
       this.drawLink();
@@ -55,6 +66,8 @@ export class Head {
     say(role, this.isKnown ? t(leader ? "leader" : "standby") : "");
     $("standby").hidden = !this.isKnown || leader;
     say($("standby"), t("standbyLong"));
+    $("first-look").hidden = !this.isKnown || this.isComplete;
+    say($("first-look"), t("firstLook"));
     const fact = (name, value) => value && h("div", {}, h("dt", {}, t(name)), h("dd", {}, cut(value, "code")));
     show($("facts"), fact("cluster", clusterID), fact("replica", replica), fact("version", twinspan));
     this.drawLink();
@@ -73,10 +86,17 @@ export class Head {
         place,
         h("span", { class: "light", "aria-hidden": "true" }),
         h("strong", {}, t(state)),
-        h("span", {}, state === "connecting" ? "" : t("since", { time: at })),
+        h("span", {}, words(state, at)),
       );
     }
     const { now } = this.about;
     say($("data-of"), now ? t("dataOf", { time: time(now) }) : "");
   }
+}
+
+function words(state, at) {
+  if (state === "connecting") {
+    return "";
+  }
+  return state === "crowded" ? t("crowdedLong") : t("since", { time: at });
 }

@@ -14,7 +14,7 @@ const BEYOND = 6;
 // Columns whose interesting end is the high one.
 const HIGH_FIRST = new Set(["sides", "exported", "imported", "lost", "held", "skipped", "updated", "verified", "latency"]);
 
-// What a cell shows, and how: a cell is written again only if what it shows is another.
+// The value and the look of each cell: a cell is written again only if what it shows is another.
 const cells = {
   state: [(row) => [row.state, row.reason], (row, cell) => show(cell, badge(row))],
   service: [(row) => row.key, (row, cell) => show(cell, cut(row.key, "span", { class: "name" }))],
@@ -104,7 +104,7 @@ export class List {
     this.changed = new Set(keys);
   }
 
-  /** What a row shows may be another although the row is the same: when its registry was verified. */
+  /** Draws rows that are the same and show another time: that of the last audit of their registry. */
   refresh() {
     for (const slot of this.pool) {
       slot.row = null;
@@ -125,7 +125,7 @@ export class List {
   reveal(key) {
     const at = this.store.placeOf(key);
     if (at >= 0) {
-      // Where it was never drawn there is no room to scroll in yet.
+      // A list that was never drawn has no room to scroll in yet.
       this.#makeRoom();
       const [top, room] = [at * HEIGHT, this.grid.clientHeight - this.#headHeight() - HEIGHT];
       this.grid.scrollTop = Math.min(Math.max(this.grid.scrollTop, top - room), top);
@@ -178,7 +178,7 @@ export class List {
   #provide(wanted) {
     while (this.pool.length < wanted) {
       const parts = columns.map((name, at) => h("div", { role: "gridcell", class: `cell c-${name}`, "aria-colindex": at + 1 }));
-      const element = h("div", { role: "row", class: "row", id: `row-${this.pool.length}` }, parts);
+      const element = h("div", { role: "row", class: "row", id: `row-${this.pool.length}`, hidden: true }, parts);
       this.body.append(element);
       this.pool.push({ element, parts, shown: [], at: -1, key: null, row: null, epoch: -1 });
     }

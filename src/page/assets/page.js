@@ -2,12 +2,13 @@
 // Owns the address, whose hash keeps search and selection, and the choices of the reader. Refuses to know how anything
 // is drawn, and how changes come.
 
-import { keepFocus, say } from "./dom.js";
 import { Detail } from "./detail.js";
+import { say } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Head } from "./head.js";
 import { List } from "./list.js";
-import { tellOf } from "./news.js";
+import { answer, tellOf } from "./news.js";
+import { keepFocus } from "./redraw.js";
 import { showRegistries } from "./registries.js";
 import { Store, columns, states, wordsOf } from "./store.js";
 import { Stream } from "./stream.js";
@@ -25,10 +26,20 @@ const list = new List(store, {
     refilter();
   },
 });
-const filters = new Filters(store, { changed: refilter, submitted: () => list.focus() });
-const detail = new Detail(() => {
-  open(null, false);
-  list.focus();
+const filters = new Filters(store, {
+  changed() {
+    refilter();
+    answer(() => filters.answer());
+  },
+  submitted: () => list.focus(),
+});
+const detail = new Detail({
+  closed() {
+    open(null, false);
+    list.focus();
+  },
+  isComplete: () => head.isComplete,
+  isListed: (key) => store.entries.has(key),
 });
 
 function refilter() {
@@ -39,18 +50,33 @@ function refilter() {
 }
 
 function drawList() {
-  filters.draw(head.isKnown);
+  filters.draw(head);
   list.paint();
 }
 
 function drawRegistries() {
   const place = $("registries");
-  keepFocus(place, () => showRegistries(place, registries, head.about.clusterID));
+  const none = t(head.isKnown ? (head.isComplete ? "noRegistries" : "firstLook") : "loading");
+  keepFocus(place, () => showRegistries(place, registries, head.about.clusterID, none), () => place);
 }
 
 // ---- the address
 
+// Browsers refuse an address that changes with each key of a fast typist.
+const TYPED = 250;
+let keeping = 0;
+// The address that the page read or wrote last. Another one is a link that the reader followed, and is read next.
+let known = location.hash;
+
 function keepHash() {
+  clearTimeout(keeping);
+  keeping = setTimeout(writeHash, TYPED);
+}
+
+function writeHash() {
+  if (location.hash !== known) {
+    return;
+  }
   const { filter, order } = store;
   const parts = {
     q: $("search").value.trim(),
@@ -63,10 +89,13 @@ function keepHash() {
   const hash = new URLSearchParams(Object.entries(parts).filter(([, value]) => value)).toString();
   if (hash !== location.hash.slice(1)) {
     history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+    known = location.hash;
   }
 }
 
 function readHash() {
+  clearTimeout(keeping);
+  known = location.hash;
   const parts = new URLSearchParams(location.hash.slice(1));
   const get = (name) => parts.get(name) ?? "";
   const column = get("sort").replace(/^-/, "");
@@ -113,12 +142,15 @@ const stream = new Stream({
     drawList();
     if (first) {
       list.reveal(detail.key);
+      detail.refreshMissing();
     } else {
       detail.refresh();
     }
+    detail.judge();
   },
   change(part) {
     const { registries: cards, services: rows = [], gone = [] } = part;
+    const { isComplete } = head;
     head.learn(part);
     if (cards) {
       registries = cards;
@@ -127,7 +159,10 @@ const stream = new Stream({
       drawRegistries();
     }
     for (const row of rows) {
-      tellOf(store.entries.get(row.key)?.row, row);
+      const before = store.entries.get(row.key)?.row;
+      if (before && (store.admits(before) || store.admits(row))) {
+        tellOf(before, row);
+      }
     }
     store.apply(rows, gone);
     list.touched(rows.map((row) => row.key));
@@ -135,7 +170,13 @@ const stream = new Stream({
     if (rows.some((row) => row.key === detail.key) || gone.includes(detail.key)) {
       detail.refresh();
     }
+    if (head.isComplete !== isComplete) {
+      drawRegistries();
+      detail.judge();
+    }
   },
+  alive: ({ now }) => head.lives(now),
+  crowded: () => head.joined("crowded"),
   up: () => head.joined("live"),
   down: () => head.joined("reconnecting"),
 });

@@ -3,7 +3,7 @@
 // because one changed. Refuses to know how anything is drawn.
 
 // Trouble first.
-export const states = ["Lost", "Held", "Refused", "Differs", "Unknown", "Pending", "InSync"];
+export const states = ["Lost", "Held", "Refused", "Differs", "Unknown", "Pending", "Observing", "InSync"];
 const rank = new Map(states.map((state, at) => [state, at]));
 /** A newer operator may have states that the page does not know. */
 const known = (state) => (rank.has(state) ? state : "Unknown");
@@ -16,7 +16,7 @@ export function sidesOf({ cluster = 0, imported = 0, registryInstances = 0, expo
   return { cluster: cluster + imported, registry: registryInstances + exported + healed };
 }
 
-// What a column sorts by.
+// The value by which each column sorts.
 const values = {
   state: (row) => rank.get(known(row.state)),
   service: (row) => row.key,
@@ -126,6 +126,11 @@ export class Store {
     }
     const at = this.#place(one);
     return this.shown[at] === one ? at : -1;
+  }
+
+  /** Whether the filter lets a row through. */
+  admits(row) {
+    return this.#matches(entry(row));
   }
 
   #compare(a, b) {

@@ -61,7 +61,14 @@ export function t(key, values = {}) {
 
 /** The word for a value of a bounded list; the value itself where the list has grown. */
 export function word(list, value) {
-  return Object.hasOwn(texts[language][list], value ?? "") ? texts[language][list][value] : String(value ?? "");
+  const words = texts[language][list] ?? {};
+  return Object.hasOwn(words, value ?? "") ? words[value] : String(value ?? "");
+}
+
+/** A message; where the operator gave it a code that the page knows, in the language in force. */
+export function messageOf(message, code) {
+  const known = word("messages", code);
+  return code && known !== code ? known : message;
 }
 
 export const number = (n) => numbers.format(n ?? 0);
