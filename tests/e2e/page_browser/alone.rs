@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use twinspan::api::conditions;
+use twinspan::api::conditions::{self, OF_REGISTERED_SERVICE, OF_SERVICE_REGISTRY};
 use twinspan::page::rows::State;
 use twinspan_core::model::{Reason, ServiceKey};
 
 use super::driver::TAB;
 use super::reader::{Reader, Theme};
-use super::served::{SHOWN, STATES, Served, many, service};
+use super::served::{SHOWN, STATES, Served, many, registry, service};
 use crate::harness::{Suite, stories};
 
 stories![ten_thousand_services_stay_smooth, every_state_is_told_in_both_themes_and_languages];
@@ -94,7 +94,10 @@ async fn every_state_is_told_in_both_themes_and_languages(suite: Arc<Suite>) -> 
     stands_by(&reader, &served).await.context("a replica that stands by")?;
     texts_stay_texts(&reader).await.context("texts of strangers")?;
     is_readable(&reader).await.context("contrast")?;
+    is_readable_as_chosen(&reader).await.context("colours that the reader chose")?;
+    facts_are_told(&reader, &served).await.context("facts")?;
     words_are_complete(&reader).await.context("words")?;
+    conditions_have_words(&reader).await.context("words of conditions")?;
     focus_is_visible(&reader).await.context("the focus")?;
     reader.nothing_went_wrong().await?;
     goes_on_after_a_break(&reader, &mut served).await.context("a break")?;
@@ -145,13 +148,64 @@ async fn is_readable(reader: &Reader) -> Result<()> {
     reader.reads("#detail", &["not ready", "twinspan approve held -n shop --only"]).await?;
     for theme in [Theme::Light, Theme::Dark] {
         reader.use_theme(theme).await?;
-        // A row that has just changed is lit up for a moment.
-        reader.sees("no animation", "return document.getAnimations().length === 0").await?;
-        let found = reader.driver.run(include_str!("contrast.js")).await?;
-        ensure!(found["texts"].as_u64().is_some_and(|texts| texts > 100), "{theme:?}: {found}");
-        ensure!(found["low"].as_array().is_some_and(Vec::is_empty), "{theme:?}: {found}");
+        contrast(reader).await.with_context(|| format!("{theme:?}"))?;
     }
+    reader.use_theme(Theme::Light).await
+}
+
+async fn contrast(reader: &Reader) -> Result<()> {
+    // A row that has just changed is lit up for a moment.
+    reader.sees("no animation", "return document.getAnimations().length === 0").await?;
+    let found = reader.driver.run(include_str!("contrast.js")).await?;
+    ensure!(found["texts"].as_u64().is_some_and(|texts| texts > 100), "{found}");
+    ensure!(found["low"].as_array().is_some_and(Vec::is_empty), "{found}");
     Ok(())
+}
+
+/// The button for colours: each choice is readable whatever the browser prefers, and outlives a reload.
+async fn is_readable_as_chosen(reader: &Reader) -> Result<()> {
+    for (choice, preferred, ground) in
+        [("light", Theme::Dark, "rgb(243, 245, 247)"), ("dark", Theme::Light, "rgb(17, 22, 27)")]
+    {
+        reader.use_theme(preferred).await?;
+        reader.driver.click("#theme").await?;
+        reader.driver.run("location.reload()").await?;
+        reader.reads("#theme", &[&format!("Colours: {choice}")]).await?;
+        reader.reads("#detail", &["twinspan approve held -n shop --only"]).await?;
+        let shown = "return document.documentElement.dataset.theme + getComputedStyle(document.body).backgroundColor";
+        let shown = reader.driver.run(shown).await?;
+        ensure!(shown == format!("{choice}{ground}"), "{shown}");
+        contrast(reader).await.with_context(|| format!("{choice}, chosen"))?;
+    }
+    reader.use_theme(Theme::Light).await?;
+    reader.driver.click("#theme").await?;
+    reader.reads("#theme", &["Colours: automatic"]).await
+}
+
+/// Latencies as a line and in words, the last audit, and the clusters that share a registry.
+async fn facts_are_told(reader: &Reader, served: &Served) -> Result<()> {
+    let mut main = registry("main", true, &["2a44ff20-8f0e", "beijing-b"]);
+    main.last_verified = Some("2026-01-02T03:04:05Z".parse()?);
+    served.board.put_registry(main);
+    let card = "[data-registry=main]";
+    reader
+        .reads(card, &["Last verified", "03:04:05", "shared by 2 clusters", "2a44ff20-8f0e (this one)", "beijing-b"])
+        .await?;
+    reader.reads("[data-registry=legacy]", &["Last verified", "never"]).await?;
+    let (quiet, busy) = (ServiceKey::new("shop", "quiet"), ServiceKey::new("shop", "busy"));
+    served.put_measured(&quiet, service(2, State::InSync), None);
+    for (n, milliseconds) in [14, 12, 2_500].into_iter().enumerate() {
+        served.put_measured(&busy, service(n, State::InSync), Some(Duration::from_millis(milliseconds)));
+    }
+    reader.follow("shop/quiet").await?;
+    reader.reads("#detail .facts", &["no change was measured yet", "Last verified", "03:04:05"]).await?;
+    reader.sees("no line", "return document.querySelector('#detail .spark svg') === null").await?;
+    reader.follow("shop/busy").await?;
+    reader.reads("#detail .facts", &["latest 2.5 s, median 14 ms, highest 2.5 s"]).await?;
+    let points =
+        "return document.querySelector('#detail .spark polyline').getAttribute('points').split(' ').length === 3";
+    reader.sees("a line of three", points).await?;
+    reader.follow("shop/held").await
 }
 
 /// Both languages have the same texts, and Chinese has a word for each state of an instance.
@@ -189,6 +243,19 @@ import('/texts.js').then(({ texts }) => {
   done({ differ, outcomes: Object.keys(outcomes), reasons: Object.keys(reasons), states: Object.keys(texts.en.states) });
 });
 ";
+
+/// Chinese has a word for each condition and each status of one, with the operator's own beside it.
+async fn conditions_have_words(reader: &Reader) -> Result<()> {
+    let known = "import('/texts.js').then(({ texts }) => arguments[0](texts.zh))";
+    let known = reader.driver.run_until_done(known).await?;
+    let types = OF_REGISTERED_SERVICE.iter().chain(&OF_SERVICE_REGISTRY).map(|(kind, _)| kind);
+    let missing: Vec<_> = types.filter(|kind| known["conditionTypes"][*kind].as_str().is_none()).collect();
+    ensure!(missing.is_empty(), "no Chinese word for {missing:?}");
+    reader.use_language("zh-CN").await?;
+    reader.reads("#detail .conditions", &["就绪 Ready", "已接受 Accepted", "是 True"]).await?;
+    reader.use_language("en").await?;
+    reader.sees("no word twice", "return document.querySelector('#detail .translated') === null").await
+}
 
 /// Each stop of the Tab key can be seen, and the way leads through every control.
 async fn focus_is_visible(reader: &Reader) -> Result<()> {

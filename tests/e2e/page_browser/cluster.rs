@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -86,28 +86,38 @@ async fn texts_of_strangers(reader: &Reader, scene: &Scene<'_>) -> Result<()> {
     reader.sees("no picture but ours", "return document.images.length === 1").await
 }
 
-/// Of five changes of the registry each is shown, and the quickest within a second.
+/// Of five changes of the registry each is shown, and the median of the times from the write to the row is a second.
 async fn live_updates(reader: &Reader, scene: &Scene<'_>) -> Result<()> {
     reader.follow(&format!("{}/order", scene.sandbox.name)).await?;
     let mut times = Vec::new();
     for n in 1..=5 {
         let address = SocketAddr::from((next_v4(), 9000));
-        let asked = Instant::now();
-        scene.sandbox.put("order", address).await?;
         let all = scene.order.len() + n;
         let counts = format!("{all} in the cluster, {all} in the registry");
-        let row = format!(
-            "return document.querySelector('#rows .row[aria-selected=true] .c-sides').textContent.includes('{counts}')"
-        );
-        reader.sees("the row", &row).await?;
-        times.push(asked.elapsed());
+        reader.driver.run(&WATCH.replace("COUNTS", &counts)).await?;
+        let written = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        scene.sandbox.put("order", address).await?;
+        reader.sees("the row", "return window.shownAt > 0").await?;
+        let shown = reader.driver.run("return window.shownAt").await?.as_u64().context("a time")?;
+        times.push(Duration::from_millis(shown).saturating_sub(written));
         reader.reads(&format!("[data-instance='{address}']"), &["Imported", "on both sides"]).await?;
     }
     times.sort();
     // A second, doubled for a busy machine.
-    ensure!(times[0] < Duration::from_secs(2), "{times:?}");
+    ensure!(times[2] < Duration::from_secs(2), "{times:?}");
     Ok(())
 }
+
+/// Notes when the open row has the counts.
+const WATCH: &str = r"
+window.shownAt = 0;
+const look = () => {
+  if (document.querySelector('#rows .row[aria-selected=true] .c-sides')?.textContent.includes('COUNTS')) {
+    window.shownAt ||= Date.now();
+  }
+};
+new MutationObserver(look).observe(document.getElementById('rows'), { childList: true, characterData: true, subtree: true });
+";
 
 /// The search narrows the list, and the address keeps it.
 async fn search(reader: &Reader, name: &str) -> Result<()> {
@@ -220,11 +230,7 @@ async fn strangers(address: SocketAddr) -> Result<()> {
 
 /// A hundred readers ask for changes and read none: others still get answers, and the operator does its work.
 async fn silent_streams(address: SocketAddr, scene: &Scene<'_>) -> Result<()> {
-    let state = get(address, "/state", "localhost").await?;
-    let (_, body) = state.split_once("\r\n\r\n").context("no body")?;
-    let state: Value = serde_json::from_str(body)?;
-    let since = format!("since={}&boot={}", state["version"], state["boot"].as_str().context("boot")?);
-    let request = format!("GET /events?{since} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let request = follow(address).await?;
     let mut silent = Vec::new();
     for _ in 0..100 {
         let mut stream = TcpStream::connect(address).await?;
@@ -236,6 +242,15 @@ async fn silent_streams(address: SocketAddr, scene: &Scene<'_>) -> Result<()> {
     let address = SocketAddr::from((next_v4(), 9000));
     scene.sandbox.put("rank", address).await?;
     imported(&scene.sandbox, "rank", address).await
+}
+
+/// The request of a reader who has the state of now and asks for changes.
+pub(super) async fn follow(address: SocketAddr) -> Result<String> {
+    let state = get(address, "/state", "localhost").await?;
+    let (_, body) = state.split_once("\r\n\r\n").context("no body")?;
+    let state: Value = serde_json::from_str(body)?;
+    let since = format!("since={}&boot={}", state["version"], state["boot"].as_str().context("boot")?);
+    Ok(format!("GET /events?{since} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 }
 
 async fn get(address: SocketAddr, path: &str, host: &str) -> Result<String> {

@@ -114,6 +114,25 @@ impl Driver {
         self.post(&format!("element/{element}/click"), json!({})).await.map(drop)
     }
 
+    /// Presses the button of the mouse on an element, holds it for some time, and lets it go at the same place.
+    pub async fn click_slowly(&self, selector: &str, held: Duration) -> Result<()> {
+        let box_of = format!(
+            "const box = document.querySelector({}).getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2];",
+            json!(selector)
+        );
+        let at = self.run(&box_of).await?;
+        let coordinate = |n: usize| at[n].as_f64().map(f64::round).with_context(|| format!("{selector} is nowhere"));
+        let actions = json!([
+            {"type": "pointerMove", "duration": 0, "x": coordinate(0)?, "y": coordinate(1)?},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pause", "duration": held.as_millis()},
+            {"type": "pointerUp", "button": 0},
+        ]);
+        let mouse =
+            json!({"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions});
+        self.post("actions", json!({"actions": [mouse]})).await.map(drop)
+    }
+
     async fn find(&self, selector: &str) -> Result<String> {
         let found = self.post("element", json!({"using": "css selector", "value": selector})).await?;
         let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);

@@ -30,6 +30,8 @@ pub async fn take(reader: &Reader) -> Result<()> {
                 let path = file(&format!("page-{name}{suffix}.png"));
                 std::fs::write(&path, &picture).with_context(|| path.display().to_string())?;
             }
+            let kept = std::fs::read(file(&format!("page-{name}{suffix}.png")))?;
+            shows_something(&kept, (WIDTH, HEIGHT)).with_context(|| format!("docs/images/page-{name}{suffix}.png"))?;
             ensure!(different.insert(picture), "{language} {theme:?} looks like another");
         }
     }

@@ -28,10 +28,33 @@ pub struct Reader {
 impl Reader {
     /// Opens the page of an origin, such as `http://127.0.0.1:9080`, and waits until it is live.
     pub async fn open(dir: &Path, name: &str, origin: &str) -> Result<Self> {
-        let reader = Self { driver: Driver::start(dir, name).await?, origin: origin.to_owned() };
-        reader.driver.open(&format!("{origin}/")).await?;
+        let reader = Self::start(dir, name, origin).await?;
+        reader.look().await?;
         reader.is_live().await?;
         Ok(reader)
+    }
+
+    /// Starts a browser that does not look yet.
+    pub async fn start(dir: &Path, name: &str, origin: &str) -> Result<Self> {
+        Ok(Self { driver: Driver::start(dir, name).await?, origin: origin.to_owned() })
+    }
+
+    /// Opens the page.
+    pub async fn look(&self) -> Result<()> {
+        self.driver.open(&format!("{}/", self.origin)).await
+    }
+
+    /// Runs a script in each page before its own scripts.
+    pub async fn prepare(&self, script: &str) -> Result<()> {
+        let source = json!({"source": script});
+        self.driver.devtools("Page.addScriptToEvaluateOnNewDocument", source).await.map(drop)
+    }
+
+    /// Lets the page write and read the clipboard, as a reader does who is asked.
+    pub async fn allow_clipboard(&self) -> Result<()> {
+        let permissions =
+            json!({"origin": self.origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]});
+        self.driver.devtools("Browser.grantPermissions", permissions).await.map(drop)
     }
 
     pub async fn is_live(&self) -> Result<()> {
@@ -88,8 +111,13 @@ impl Reader {
 
     /// Opens the details of a service by its address, as a link does.
     pub async fn follow(&self, key: &str) -> Result<()> {
+        self.follow_as(key, key).await
+    }
+
+    /// The same for a key that is shown in another way than it is written.
+    pub async fn follow_as(&self, key: &str, shown: &str) -> Result<()> {
         self.driver.run(&format!("location.hash = 'service=' + encodeURIComponent({})", json!(key))).await?;
-        self.reads("#detail-title", &[key]).await
+        self.reads("#detail-title", &[shown]).await
     }
 
     pub async fn use_theme(&self, theme: Theme) -> Result<()> {

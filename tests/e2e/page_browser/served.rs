@@ -25,6 +25,9 @@ pub const HOSTILE: &str = "<img src=x onerror=document.title='owned'>\u{202e}gnp
 /// The same as it is shown.
 pub const SHOWN: &str = "<img src=x onerror=document.title='owned'>\\u{202e}gnp\\n</script>";
 
+/// The number of further instances of the service `large`.
+pub const LARGE: usize = 150;
+
 pub const STATES: [State; 8] = [
     State::Lost,
     State::Held,
@@ -66,6 +69,10 @@ impl Served {
         Ok(served)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -84,6 +91,13 @@ impl Served {
         Ok(())
     }
 
+    /// Ends the server, and serves again as a process does that has just started: its board is empty.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.pause().await?;
+        self.board = Board::on();
+        self.resume().await
+    }
+
     /// Ends the server and every connection.
     pub async fn pause(&mut self) -> Result<()> {
         if let Some((stop, serving)) = self.running.take() {
@@ -93,10 +107,15 @@ impl Served {
         Ok(())
     }
 
-    /// Puts the line of a service.
+    /// Puts the line of a service, with a change that took 14 ms.
     pub fn put(&self, key: &ServiceKey, service: Service) {
+        self.put_measured(key, service, Some(Duration::from_millis(14)));
+    }
+
+    /// Puts the line of a service, with the time that a change took, if there was one.
+    pub fn put_measured(&self, key: &ServiceKey, service: Service, propagation: Option<Duration>) {
         let hold = (service.state == State::Held).then(|| hold(key, service.held));
-        self.board.put(key, service, hold, Some(Duration::from_millis(14)), Env::real().now());
+        self.board.put(key, service, hold, propagation, Env::real().now());
     }
 
     /// Registries with and without trouble, and one service for each state.
@@ -153,7 +172,7 @@ pub fn service(n: usize, state: State) -> Service {
     }
 }
 
-fn registry(name: &str, well: bool, clusters: &[&str]) -> Registry {
+pub fn registry(name: &str, well: bool, clusters: &[&str]) -> Registry {
     let text = |well_so: &str, else_so: &str| if well { well_so } else { else_so }.to_owned();
     Registry {
         name: name.to_owned(),
@@ -204,6 +223,10 @@ fn explain(key: &ServiceKey, _leads: bool) -> Option<Detail> {
     ];
     if key.name == "hostile" {
         instances.push(instance(&HOSTILE.repeat(20), false, true, "Undecodable", HOSTILE));
+    }
+    if key.name == "large" {
+        instances
+            .extend((0..LARGE).map(|n| instance(&format!("10.78.0.{n}:8888"), true, true, "Exported", "a record")));
     }
     let condition = |kind: &str, message: &str| Condition {
         kind: kind.to_owned(),
