@@ -13,6 +13,8 @@ export class Filters {
   constructor(store, on) {
     this.store = store;
     this.on = on;
+    // States that a service had: their buttons stay, so that no button moves under the mouse when the last one leaves.
+    this.met = new Set();
     this.names = { registry: new Set(), namespace: new Set() };
     let searching = 0;
     // However fast somebody types, a frame searches once.
@@ -56,6 +58,7 @@ export class Filters {
 
   #states() {
     const { filter, entries, stateCounts } = this.store;
+    stateCounts.forEach((_, state) => this.met.add(state));
     const place = $("states");
     const counts = states.map((state) => stateCounts.get(state) ?? 0);
     const written = `${currentLanguage()} ${[...filter.states]} ${entries.size} ${counts}`;
@@ -63,7 +66,7 @@ export class Filters {
       return;
     }
     place.dataset.written = written;
-    const present = states.filter((state) => stateCounts.has(state) || filter.states.has(state));
+    const present = states.filter((state) => this.met.has(state) || filter.states.has(state));
     const all = h("span", {}, t("all"));
     const buttons = [
       this.#state("", entries.size, filter.states.size === 0, {}, all),

@@ -8,7 +8,7 @@ import { number, t, word } from "./words.js";
 // Nobody can listen to more than this.
 const QUIET = 2_000;
 const MOST = 3;
-// While more than that changes in each pause, the next pause is twice as long, up to this.
+// While more than that changes in each pause, the next pause is twice as long, up to this. Quiet services end it.
 const LONGEST = 30_000;
 // A reader who types is answered after the last key.
 const TYPED = 500;
@@ -17,6 +17,7 @@ const TYPED = 500;
 const facts = new Set();
 const changes = new Map();
 let pause = QUIET;
+let spoken = -Infinity;
 let timer = 0;
 let due = 0;
 
@@ -31,7 +32,7 @@ export function tellOf(before, row) {
   const from = changes.get(row.key)?.from ?? before.state;
   if (from !== row.state) {
     changes.set(row.key, { from, row });
-    speakIn(pause);
+    speakIn(Math.max(QUIET, spoken + pause - performance.now()));
   } else {
     changes.delete(row.key); // The service is back where it was.
   }
@@ -48,6 +49,7 @@ function speakIn(wait) {
 
 function speak() {
   timer = 0;
+  spoken = performance.now();
   const many = changes.size > MOST;
   const lines = many
     ? [t("saidMany", { n: number(changes.size) })]

@@ -74,6 +74,7 @@ function keepHash() {
 }
 
 function writeHash() {
+  clearTimeout(keeping);
   if (location.hash !== known) {
     return;
   }
@@ -120,7 +121,7 @@ function showService(key, focus) {
 
 function open(key, byKeyboard) {
   showService(key, byKeyboard);
-  keepHash();
+  writeHash();
 }
 
 addEventListener("hashchange", () => {

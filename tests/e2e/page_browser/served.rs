@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -43,6 +44,8 @@ pub const STATES: [State; 8] = [
 pub struct Served {
     pub board: Board,
     pub leadership: Leadership,
+    /// Whether every instance that is explained is on both sides.
+    pub alike: Arc<AtomicBool>,
     address: SocketAddr,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -62,6 +65,7 @@ impl Served {
         let mut served = Self {
             board,
             leadership: Leadership::none(),
+            alike: Arc::default(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             running: None,
         };
@@ -84,7 +88,9 @@ impl Served {
         let env = Env::real();
         let (board, leadership) = (self.board.clone(), self.leadership.clone());
         let name = "twinspan-7d9c5b6f4-x2kqp";
-        let page = Page::new(board, leadership, name, Hosts::default(), Arc::new(explain), env.clone());
+        let alike = self.alike.clone();
+        let explain = Arc::new(move |key: &ServiceKey, _leads| Some(explain(key, alike.load(Ordering::SeqCst))));
+        let page = Page::new(board, leadership, name, Hosts::default(), explain, env.clone());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve_within(bounds(), listener, pages(page), env, stop.clone()));
         self.running = Some((stop, serving));
@@ -202,9 +208,8 @@ fn hold(key: &ServiceKey, held: i64) -> Hold {
     Hold { since, until: since + Duration::from_secs(300), hash, held, command }
 }
 
-/// Instances of every kind, for each service.
-#[allow(clippy::unnecessary_wraps, reason = "the page asks in this form")]
-fn explain(key: &ServiceKey, _leads: bool) -> Option<Detail> {
+/// Instances of every kind, for each service; or those alone that are alike on both sides.
+fn explain(key: &ServiceKey, alike: bool) -> Detail {
     let since: Timestamp = Env::real().now();
     let instance = |address: &str, cluster, registry, state: &str, why: &str| Instance {
         instance: address.to_owned(),
@@ -228,6 +233,7 @@ fn explain(key: &ServiceKey, _leads: bool) -> Option<Detail> {
         instances
             .extend((0..LARGE).map(|n| instance(&format!("10.78.0.{n}:8888"), true, true, "Exported", "a record")));
     }
+    instances.retain(|instance| !alike || instance.cluster == instance.registry);
     let condition = |kind: &str, message: &str| Condition {
         kind: kind.to_owned(),
         status: "True".to_owned(),
@@ -238,5 +244,5 @@ fn explain(key: &ServiceKey, _leads: bool) -> Option<Detail> {
     };
     let instances_total = instances.len() + 7;
     let conditions = vec![condition("Ready", "a message"), condition("Accepted", ""), condition("Exported", "")];
-    Some(Detail { conditions, instances, instances_total })
+    Detail { conditions, instances, instances_total }
 }
