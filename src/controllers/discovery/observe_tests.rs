@@ -7,10 +7,9 @@ use serde_json::json;
 use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
 use twinspan_core::plan::discovery::facts::{Names, Wanted, Wants};
 use twinspan_core::plan::discovery::refusals::Why;
-use twinspan_core::plan::discovery::turn::History;
+use twinspan_core::plan::discovery::history::History;
 use twinspan_core::plan::discovery::{Memory, plan};
 
-use super::super::apply::Applied;
 use super::super::objects::made;
 use super::super::report;
 use super::super::tests::{stored, views};
@@ -132,7 +131,7 @@ fn a_namespace_that_this_release_does_not_look_at_is_not_one_to_create() {
         all_synced(&views);
         let sight = observe(&views, "main").unwrap();
         let found = plan(&sight.facts(), &Memory::default(), views.env.now());
-        let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+        let status = report::found(&sight, &found, &Swept::default(), &History::default(), views.env.now());
         assert_eq!(status.condition.reason, Reason::NamespaceMissing);
         assert!(status.condition.message.contains(says), "{}", status.condition.message);
     }
