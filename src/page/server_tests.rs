@@ -38,10 +38,11 @@ impl Drop for Served {
 }
 
 async fn served() -> Served {
-    served_within(bounds()).await
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    served_within(bounds(), listener)
 }
 
-async fn served_within(bounds: Bounds) -> Served {
+fn served_within(bounds: Bounds, listener: TcpListener) -> Served {
     let (board, leadership, env) = (Board::on(), Leadership::none(), Env::real());
     leadership.acquired();
     let explain = |_: &_, leads: bool| {
@@ -58,7 +59,6 @@ async fn served_within(bounds: Bounds) -> Served {
     };
     let hosts = Hosts::parse("page.example.org").unwrap();
     let page = Page::new(board.clone(), leadership.clone(), "twinspan-0", hosts, Arc::new(explain), env.clone());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     tokio::spawn(serve_within(bounds, listener, pages(page), env, stop.clone()));
     Served { board, leadership, address, stop }
@@ -359,7 +359,11 @@ fn drained_within(drained: Duration) -> Bounds {
 /// Readers that read a little of everything, again and again, lose their places.
 #[tokio::test]
 async fn readers_that_trickle_give_their_places_back() {
-    let page = served_within(drained_within(Duration::from_secs(1))).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // Small, so that each read lets a write go on.
+    socket.set_send_buffer_size(16 * 1024).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let page = served_within(drained_within(Duration::from_secs(1)), socket.listen(64).unwrap());
     for n in 0..8_000 {
         let row = super::rows::Service { message: "m".repeat(900), ..service("main", 1, 0) };
         page.board.put(&key(n), row, None, None, now());
