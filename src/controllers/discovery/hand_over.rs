@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     /// A RegisteredService of a person whose status has these conditions.
-    fn object(spec: Value, generation: i64, conditions: &[(&str, &str)], counts: Value) -> RegisteredService {
+    fn object(spec: &Value, generation: i64, conditions: &[(&str, &str)], counts: &Value) -> RegisteredService {
         let conditions: Vec<Value> = conditions
             .iter()
             .map(|(kind, status)| {
@@ -61,8 +61,8 @@ mod tests {
     fn the_first_reason_counts_and_each_direction_has_its_own() {
         let fine = [("Accepted", "True"), ("Exported", "True"), ("Imported", "False")];
         let none = || json!({});
-        let found = |spec, generation, conditions: &[_], counts| {
-            let Lags { export, import } = lags(&object(spec, generation, conditions, counts));
+        let found = |spec: Value, generation, conditions: &[_], counts: Value| {
+            let Lags { export, import } = lags(&object(&spec, generation, conditions, &counts));
             (export, import)
         };
         assert_eq!(found(none(), 2, &fine, json!({"exported": 3})), (None, Some(Lag::Pending)));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
 use twinspan_core::plan::discovery::facts::{Names, Wanted, Wants};
-use twinspan_core::plan::discovery::refusals::Why;
 use twinspan_core::plan::discovery::history::History;
+use twinspan_core::plan::discovery::refusals::Why;
 use twinspan_core::plan::discovery::{Memory, plan};
 
 use super::super::objects::made;

@@ -100,7 +100,7 @@ impl<'a> Planner<'a> {
     ) -> Option<Candidate<'a>> {
         let object = self.facts.objects.get(key).filter(|object| object.is_discovered() && object.exports);
         // Annotations of the Service are nothing to an object that a person wrote.
-        if self.gives_way(key, self.written.of_service(key), false) {
+        if self.gives_way(key, &self.written.of_service(key), false) {
             let name = RegistryName::new(&object?.registry_name).ok()?;
             let chosen = chosen(service).unwrap_or_default();
             return Some(Candidate { key, service, name, chosen, has: true, leaves: true });

@@ -77,7 +77,8 @@ impl Planner<'_> {
         self.new_imports(settings, foreign, &has, leaving);
     }
 
-    /// The names that have an object, or one that the view does not show yet, where the name is still asked for and still leads to it.
+    /// The names that have an object, or one that the view does not show yet, where the name is still asked for and
+    /// still leads to it.
     fn existing(&self, settings: &ImportSettings, foreign: &[Arc<str>]) -> BTreeMap<String, ServiceKey> {
         let mut has = BTreeMap::new();
         let mut displaced = BTreeSet::new();

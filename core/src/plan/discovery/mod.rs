@@ -43,7 +43,7 @@ use crate::plan::earlier;
 
 use facts::{Facts, Names, Object, Wanted};
 use refusals::{Refusals, Why};
-use written::{Rivals, Wait, Written};
+use written::{Rival, Wait, Written};
 
 /// All that a plan takes from the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,7 +183,7 @@ impl<'a> Planner<'a> {
             self.settled.insert(wanted.key);
             return;
         }
-        if self.gives_way(&wanted.key, self.written.rivals(&wanted), wanted.imports()) {
+        if self.gives_way(&wanted.key, &self.written.rivals(&wanted), wanted.imports()) {
             return;
         }
         match there {
@@ -202,7 +202,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Gives an object up for those that people wrote. Returns whether there are any, so that none is made either.
-    fn gives_way(&mut self, key: &ServiceKey, rivals: Rivals<'a>, imports: bool) -> bool {
+    fn gives_way(&mut self, key: &ServiceKey, rivals: &[Rival<'a>], imports: bool) -> bool {
         if rivals.is_empty() {
             return false;
         }
@@ -211,7 +211,7 @@ impl<'a> Planner<'a> {
         if object.deleting || object.unreadable {
             return true;
         }
-        match written::wait(&rivals, object, imports) {
+        match written::wait(rivals, object, imports) {
             None => self.plan.yields.push(Delete::of(key, object)),
             Some(wait) => {
                 self.plan.awaited.extend(rivals.iter().map(|(rival, _)| (*rival).clone()).chain([key.clone()]));

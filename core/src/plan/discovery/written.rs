@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use super::facts::{Carries, Facts, Lag, Object, Origin, Wanted};
 use crate::model::ServiceKey;
 
-/// Those that win over one object.
-pub(super) type Rivals<'a> = Vec<(&'a ServiceKey, &'a Object)>;
+/// One that wins over a discovered object.
+pub(super) type Rival<'a> = (&'a ServiceKey, &'a Object);
 
 /// RegisteredServices of people that refer to the ServiceRegistry.
 pub(super) struct Written<'a> {
-    by_service: BTreeMap<&'a ServiceKey, Rivals<'a>>,
+    by_service: BTreeMap<&'a ServiceKey, Vec<Rival<'a>>>,
     /// The ones that import.
-    by_name: BTreeMap<&'a str, Rivals<'a>>,
+    by_name: BTreeMap<&'a str, Vec<Rival<'a>>>,
     /// The names that are exported, with the first object of each.
     exported: BTreeMap<&'a str, &'a ServiceKey>,
 }
@@ -40,7 +40,7 @@ impl<'a> Written<'a> {
     }
 
     /// The ones that win over a wanted object.
-    pub fn rivals(&self, wanted: &Wanted) -> Rivals<'a> {
+    pub fn rivals(&self, wanted: &Wanted) -> Vec<Rival<'a>> {
         if wanted.imports() {
             self.by_name.get(wanted.registry_name.as_str()).cloned().unwrap_or_default()
         } else {
@@ -49,7 +49,7 @@ impl<'a> Written<'a> {
     }
 
     /// The ones that stand for a Service.
-    pub fn of_service(&self, service: &ServiceKey) -> Rivals<'a> {
+    pub fn of_service(&self, service: &ServiceKey) -> Vec<Rival<'a>> {
         self.by_service.get(service).cloned().unwrap_or_default()
     }
 
@@ -73,7 +73,7 @@ pub struct Wait {
 /// The wait of a discovered object for its rivals; `None` where nothing depends on it any more: it carries nothing, the
 /// others leave its direction out on purpose, or one has its instances and none is on its way. Only whether a rival
 /// has any is compared: a person may ask for others, or for fewer.
-pub(super) fn wait(rivals: &Rivals<'_>, object: &Object, imports: bool) -> Option<Wait> {
+pub(super) fn wait(rivals: &[Rival<'_>], object: &Object, imports: bool) -> Option<Wait> {
     let side = |of: &Carries| if imports { of.imported } else { of.exported };
     let takers = rivals.iter().filter(|(_, rival)| if imports { rival.imports } else { rival.exports });
     let lacks = |rival: &Object| {

@@ -104,7 +104,7 @@ fn annotations_that_cannot_be_used_keep_no_object_from_giving_way() {
     }
     // A template whose names no registry can hold.
     let mut world = scene(&["hand"]);
-    world.export().template = super::names::Template::new(&"{name}".repeat(300));
+    world.export().template = super::names::Template::new("{name}".repeat(300));
     change(&mut world, "hand", 1, None);
     assert_eq!(waits(&world), []);
 }
