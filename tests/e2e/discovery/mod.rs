@@ -2,10 +2,12 @@
 //!
 //! - [`scene`]: a cluster whose operator may write RegisteredServices, and the objects that discovery made.
 //! - [`choices`]: what people say for one Service, and what they write by hand. [`sweeps`]: what goes, and is held.
+//! - [`relabelling`]: labels of Services and namespaces, and a namespace without a grant.
 //! - [`many`]: hundreds of Services and names.
 
 mod choices;
 mod many;
+mod relabelling;
 mod scene;
 mod sweeps;
 
@@ -35,6 +37,7 @@ async fn from_the_first_look_to_the_sweep(suite: Arc<Suite>) -> Result<()> {
     observe_writes_nothing(&scene).await?;
     sync_makes_them(&scene).await?;
     choices::all(&scene).await?;
+    relabelling::all(&scene).await?;
     sweeps::held_and_approved(&scene).await?;
     // All Services are selected again, and the names of no stranger, which would take the place of one that went.
     scene

@@ -10,8 +10,9 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 use etcd_client::{PutOptions, Txn, TxnOp};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use twinspan::api::discovered::discovered_by;
@@ -26,7 +27,7 @@ pub struct Scene<'a> {
     /// The namespace of imports.
     pub vms: String,
     pods: Mutex<BTreeMap<usize, Ipv4Addr>>,
-    _twinspan: Twinspan,
+    twinspan: Twinspan,
 }
 
 impl<'a> Scene<'a> {
@@ -37,7 +38,7 @@ impl<'a> Scene<'a> {
         let sandbox = Sandbox::new(bed, "discovery").await?;
         let vms = format!("{}-vms", sandbox.name);
         bed.create_namespace(&vms, &BTreeMap::from([("story".to_owned(), sandbox.name.clone())])).await?;
-        Ok(Self { sandbox, vms, pods: Mutex::default(), _twinspan: twinspan })
+        Ok(Self { sandbox, vms, pods: Mutex::default(), twinspan })
     }
 
     pub fn bed(&self) -> &'a Bed {
@@ -72,6 +73,52 @@ impl<'a> Scene<'a> {
         // Nobody calls it, so nothing runs there.
         self.sandbox.pods.run(&name, &BTreeMap::from([("app".to_owned(), name.clone())]), &[IpAddr::V4(ip)]).await?;
         self.sandbox.pods.set_ready(&name, true).await
+    }
+
+    /// A Service in another namespace, whose one endpoint a person wrote.
+    pub async fn service_in(
+        &self,
+        namespace: &str,
+        name: &str,
+        labels: Value,
+        annotations: Value,
+    ) -> Result<SocketAddr> {
+        let (client, ip) = (self.sandbox.client(), next_v4());
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": labels, "annotations": annotations},
+            "spec": {"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]},
+        }))?;
+        Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &service).await?;
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name,
+                "endpointslice.kubernetes.io/managed-by": "by-hand.example"}},
+            "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80}], "endpoints": [{"addresses": [ip]}],
+        }))?;
+        Api::namespaced(client, namespace).create(&PostParams::default(), &slice).await?;
+        Ok(SocketAddr::from((ip, 80)))
+    }
+
+    /// The operator is killed, and another process takes over.
+    pub async fn restart(&self) -> Result<()> {
+        self.twinspan.part().kill().await?;
+        self.twinspan.part().start_again()?;
+        self.twinspan.ready().await?;
+        eventually("it leads", SOON, || async {
+            ensure!(self.twinspan.metric("twinspan_leader").await? == Some(1.0));
+            Ok(())
+        })
+        .await
+    }
+
+    /// The RegisteredServices that Twinspan created or deleted, once for each time.
+    pub fn written_objects(&self, verb: &str) -> Result<Vec<String>> {
+        let done = |event: &Value| {
+            let (object, code) = (&event["objectRef"], event["responseStatus"]["code"].as_u64().unwrap_or_default());
+            let is_done = event["verb"] == verb && object["resource"] == "registeredservices" && code < 300;
+            let name = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            is_done.then(|| format!("{}/{}", name("namespace"), name("name")))
+        };
+        Ok(audit::audited(self.bed())?.iter().filter_map(done).collect())
     }
 
     pub fn pod(&self, n: usize) -> SocketAddr {

@@ -1,4 +1,5 @@
-//! A selector that is removed takes along what it made: held by the guard, released by an approval, and not held twice.
+//! A selector that is removed takes along what it made: held by the guard, whichever process leads, released by an
+//! approval, and not held twice.
 
 use std::time::Duration;
 
@@ -48,10 +49,26 @@ pub async fn held_and_approved(scene: &Scene<'_>) -> Result<()> {
         sandbox.records_become(&format!("s-{n:02}"), &[scene.pod(n)]).await?;
     }
 
-    let hash = status.hold.context("a hold")?.hash;
+    let hold = status.hold.context("a hold")?;
+    scene.restart().await?;
+    let deleted = scene.written_objects("delete")?;
+    let hash = hold.hash.clone();
+    holds("the next process goes on with the hold", Duration::from_secs(4), || async {
+        let object = sandbox.registries().get(&sandbox.name).await?;
+        let now = object.status.and_then(|status| status.hold);
+        ensure!(now.as_ref() == Some(&hold), "{now:?}, not {hold:?}");
+        Ok(scene.made().await?.len())
+    })
+    .await?;
+    scene.condition("False", "Held").await?;
+    ensure!(scene.made().await?.len() == SERVICES && scene.written_objects("delete")? == deleted);
     let approval = json!({"metadata": {"annotations": {"twinspan.dev/approve-deletions": hash}}});
     sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(approval)).await?;
     scene.made_become(2).await?;
+    let mut once = scene.written_objects("delete")?.split_off(deleted.len());
+    once.sort();
+    let swept: Vec<String> = (2..SERVICES).map(|n| format!("{}/s-{n:02}", sandbox.name)).collect();
+    ensure!(once == swept, "each is deleted once: {once:?}");
     for n in 2..SERVICES {
         sandbox.records_become(&format!("s-{n:02}"), &[]).await?;
     }
