@@ -44,6 +44,7 @@ async fn a_reader_sees_both_sides(suite: Arc<Suite>) -> Result<()> {
     keyboard(&reader, name).await.context("keyboard")?;
     let approve = hold(&reader, &scene).await.context("a hold")?;
     approved(&reader, &bed.environment(), &approve, name).await.context("the approval")?;
+    one_for_another(&reader, &scene).await.context("an instance for another")?;
     reader.leave().await?;
     strangers(address).await.context("strangers")?;
     silent_streams(address, &scene).await.context("streams that do not read")?;
@@ -214,6 +215,18 @@ async fn approved(
     reader.sees("the hold is over", "return document.querySelector('#detail .hold') === null").await?;
     reader.reads("#detail .verdict", &["In sync"]).await?;
     reader.reads("#detail .facts", &["2"]).await
+}
+
+/// One pod that is not ready takes the place of another, and no count changes: the open details follow.
+async fn one_for_another(reader: &Reader, scene: &Scene<'_>) -> Result<()> {
+    let sandbox = &scene.sandbox;
+    reader.follow(&format!("{}/user", sandbox.name)).await?;
+    reader.reads(&format!("[data-instance='{}']", scene.not_ready), &["NotReady"]).await?;
+    let other = sandbox.pod("user", "user-7c8f-d", 8888).await?;
+    reader.reads(&format!("[data-instance='{}']", other.address()), &["NotReady"]).await?;
+    sandbox.pods.remove("user-7c8f-c").await?;
+    let gone = format!("return document.querySelector(\"[data-instance='{}']\") === null", scene.not_ready);
+    reader.sees("the former is gone", &gone).await
 }
 
 /// A site that rebinds its name to the page's address sends its own name, and reads nothing.
