@@ -3,7 +3,7 @@
 // judge: which side has an instance, and why, is the operator's word.
 
 import { coded, cut, h, passage, svg } from "./dom.js";
-import { number, t, time } from "./words.js";
+import { number, t, time, word } from "./words.js";
 
 // Rows in the page at first, and more for each click.
 const ROWS = 100;
@@ -76,7 +76,9 @@ function end(here, { instance }) {
 }
 
 function state({ state: label }) {
-  return h("strong", { class: "outcome" }, coded("outcomes", label), " ");
+  // Instances of a service that is refused have the reason of the refusal.
+  const list = word("outcomes", label) === label ? "reasons" : "outcomes";
+  return h("strong", { class: "outcome" }, coded(list, label), " ");
 }
 
 /** The keys of the records that name an instance. */
