@@ -177,7 +177,7 @@ pub async fn run(
         let explain = Arc::new(move |key: &ServiceKey, leads| explain(&seen, &statuses, key, leads));
         // The Lease names a replica by its pod and a random number.
         let replica = settings.identity.rsplit_once('_').map_or(settings.identity.as_str(), |(pod, _)| pod);
-        let looking = status_page::first_look(views.clone(), board.clone());
+        let looking = StatusPage::first_look(views.clone(), board.clone());
         let looking = stopped.clone().run_until_cancelled_owned(looking);
         lifetimes.tasks.spawn("first look of the page", async move { looking.await.unwrap_or_default() });
         let page = Page::new(board, leadership.clone(), replica, hosts, explain, env.clone());

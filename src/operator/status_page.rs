@@ -56,14 +56,14 @@ impl StatusPage {
             }
         }
     }
-}
 
-/// Tells readers once everything was looked at. Until then a service that is not on the page may be in the cluster.
-pub(super) async fn first_look(views: Views, board: Board) {
-    while !has_looked(&views, &board) {
-        tokio::time::sleep(LOOKS).await;
+    /// Tells readers once everything was looked at. Until then a service that is not on the page may be in the cluster.
+    pub(super) async fn first_look(views: Views, board: Board) {
+        while !has_looked(&views, &board) {
+            tokio::time::sleep(LOOKS).await;
+        }
+        board.complete();
     }
-    board.complete();
 }
 
 /// Whether the lists are complete and every RegisteredService has had its first pass. Those of another release have
