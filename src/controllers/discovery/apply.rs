@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tracing::warn;
-use twinspan_core::plan::discovery::history::{Failure, History, Kind};
-use twinspan_core::plan::discovery::turn::Op;
+use twinspan_core::plan::discovery::history::{Failure, History, Kind, Op};
 
 use super::controller::Controller;
 use super::objects::{made, put_right};

@@ -8,8 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::model::{RegistryName, ServiceKey};
 use twinspan_core::plan::discovery::facts::{Origin, Wanted, Wants};
-use twinspan_core::plan::discovery::history::{Failure, History, Kind as FailureKind};
-use twinspan_core::plan::discovery::turn::Op;
+use twinspan_core::plan::discovery::history::{Failure, History, Kind as FailureKind, Op};
 use twinspan_core::plan::discovery::{Memory, plan};
 
 use super::objects::{Known, Registries, made, put_right, reduce};

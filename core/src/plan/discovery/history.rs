@@ -1,4 +1,4 @@
-//! The writes of discovery that were sent, and how they were answered.
+//! The writes of discovery: those that were sent, and how they were answered.
 //!
 //! Owns how long a write is left alone whose effect the view does not show yet, or that the API server refused, and
 //! which created objects may show at any time. Refuses to send anything, and to know a pace.
@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::facts::{SHOWN, Wanted};
 use super::refusals::{Refusals, Why};
-use super::turn::Op;
+use super::{Delete, Update};
 use crate::Timestamp;
 use crate::model::ServiceKey;
 
@@ -19,6 +19,42 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 const LONGEST: SignedDuration = SignedDuration::from_mins(4);
 /// How long a created object may fail to show: a watch that says nothing for longer ends all writing.
 const LATE: SignedDuration = SignedDuration::from_secs(90);
+
+/// A write of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    Create(Wanted),
+    Update(Update),
+    Delete(Delete),
+}
+
+impl Op {
+    pub fn key(&self) -> &ServiceKey {
+        match self {
+            Self::Create(wanted) => &wanted.key,
+            Self::Update(update) => &update.wanted.key,
+            Self::Delete(delete) => &delete.key,
+        }
+    }
+
+    /// The version that it rests on; `None` where there is no object.
+    fn version(&self) -> Option<&str> {
+        match self {
+            Self::Create(_) => None,
+            Self::Update(update) => Some(&update.version),
+            Self::Delete(delete) => Some(&delete.version),
+        }
+    }
+
+    /// The object that it makes; `None` for a deletion.
+    fn makes(&self) -> Option<&Wanted> {
+        match self {
+            Self::Create(wanted) => Some(wanted),
+            Self::Update(update) => Some(&update.wanted),
+            Self::Delete(_) => None,
+        }
+    }
+}
 
 /// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,9 +1,9 @@
 //! What was sent before: refusals that wait, turns that none takes from others, and objects that the view lacks.
 
 use super::facts::*;
-use super::history::{Failure, History, Kind};
+use super::history::{Failure, History, Kind, Op};
 use super::scene::{World, at, keys, service};
-use super::turn::{EXPORTS_PER_SECOND, IMPORTS_PER_SECOND, Op, Paces, Turn, in_turns, turn};
+use super::turn::{EXPORTS_PER_SECOND, IMPORTS_PER_SECOND, Paces, Turn, in_turns, turn};
 use super::*;
 
 fn failure(kind: Kind) -> Failure {

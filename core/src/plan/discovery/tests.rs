@@ -1,11 +1,11 @@
 //! Plans of discovery, on values.
 
 use super::facts::*;
-use super::history::{Failure, History, Kind};
+use super::history::{Failure, History, Kind, Op};
 use super::names::Template;
 use super::refusals::{MOST_TOLD, Why};
 use super::scene::{World, at, keys, service, why};
-use super::turn::{DELETIONS_PER_SECOND, IMPORTS_PER_SECOND, Op, Paces, turn};
+use super::turn::{DELETIONS_PER_SECOND, IMPORTS_PER_SECOND, Paces, turn};
 use super::*;
 use crate::model::{
     EXPORT_ANNOTATION, PORT_ANNOTATION, REGISTRY_NAME_ANNOTATION, RegistryName, ServiceView, WEIGHT_ANNOTATION,

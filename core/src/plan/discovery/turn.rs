@@ -7,9 +7,8 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use super::facts::Wanted;
-use super::history::History;
-use super::{Delete, Plan, Update};
+use super::Plan;
+use super::history::{History, Op};
 use crate::Timestamp;
 use crate::model::ServiceKey;
 use crate::plan::earlier;
@@ -70,42 +69,6 @@ pub fn in_turns(names: BTreeSet<String>, first_before: Option<&str>) -> Vec<Stri
     let (before, mut order): (Vec<String>, Vec<String>) = names.into_iter().partition(is_before);
     order.extend(before);
     order
-}
-
-/// A write of one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    Create(Wanted),
-    Update(Update),
-    Delete(Delete),
-}
-
-impl Op {
-    pub fn key(&self) -> &ServiceKey {
-        match self {
-            Self::Create(wanted) => &wanted.key,
-            Self::Update(update) => &update.wanted.key,
-            Self::Delete(delete) => &delete.key,
-        }
-    }
-
-    /// The version that it rests on; `None` where there is no object.
-    pub(super) fn version(&self) -> Option<&str> {
-        match self {
-            Self::Create(_) => None,
-            Self::Update(update) => Some(&update.version),
-            Self::Delete(delete) => Some(&delete.version),
-        }
-    }
-
-    /// The object that it makes; `None` for a deletion.
-    pub(super) fn makes(&self) -> Option<&Wanted> {
-        match self {
-            Self::Create(wanted) => Some(wanted),
-            Self::Update(update) => Some(&update.wanted),
-            Self::Delete(_) => None,
-        }
-    }
 }
 
 /// The writes of now, in order.
