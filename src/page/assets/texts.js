@@ -297,7 +297,7 @@ export const texts = {
       ClusterUnavailable: "Kubernetes API 不可用", WriteFailed: "写入失败", RefusedByCluster: "被集群拒绝", AllDiscovered: "已全部发现", Discovering: "正在发现",
       DiscoveryLimited: "发现数量达到上限", DiscoveryForbidden: "无权自动发现", RegistryTooLarge: "注册中心过大", NamespaceMissing: "缺少命名空间",
       RegistryNotFound: "没有这个 ServiceRegistry", NotAllowed: "未获允许", ServiceMissing: "缺少 Service", PortNotFound: "找不到端口", PortAmbiguous: "端口不明确",
-      NoNodePort: "没有节点端口", ExternalName: "ExternalName 类型的 Service", InvalidName: "名称无效", NotSupported: "不支持", NamespaceTerminating: "命名空间正在删除",
+      NoNodePort: "没有节点端口", ExternalName: "ExternalName 类型的 Service", InvalidName: "名称无效", NameTaken: "名称已被占用", NotSupported: "不支持", NamespaceTerminating: "命名空间正在删除",
       Unreachable: "无法访问", AuthFailed: "认证失败", PermissionDenied: "权限不足", TLSFailed: "TLS 连接失败", SecretNotFound: "找不到 Secret", SecretInvalid: "Secret 无效",
       ClusterIDUnknown: "集群 ID 未知", ClusterIDInUse: "集群 ID 已被占用", Conflict: "冲突", NoSpace: "etcd 空间已满", ServerError: "etcd 返回错误", LeaseGone: "租约已失效",
       NoEpoch: "等待 epoch", Fenced: "已被其他领导者取代", NotLeader: "不是领导者",
