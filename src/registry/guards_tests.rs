@@ -110,7 +110,7 @@ fn a_sweep_holds_neither_instances_nor_what_others_left_behind() {
     assert_eq!((held.deletions, held.gone, held.sweeps), (10, 0, 10));
     assert_eq!(guards.hold("main", &pay, &env(1)).0, None);
     assert_eq!(guards.hold_of_gone("main", &left, &env(1)).0, None, "one of a thousand");
-    // Its approval, and its end, release nothing else.
+    // The approval of that hold, and its end, release nothing else.
     assert_eq!(guards.approve("main", &held.hash, &env(2)), Approval::Released);
     assert!(guards.released("main", &pay).is_empty());
     let guards = super::tests::guards();

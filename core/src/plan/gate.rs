@@ -18,7 +18,7 @@ pub enum Passed {
     /// The RegisteredService cannot be acted upon.
     NotAccepted,
     Suspended,
-    /// Its policy is Observe.
+    /// The policy is Observe.
     Observed,
     /// The direction of the RegisteredService is Import.
     ImportOnly,

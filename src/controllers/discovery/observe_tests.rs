@@ -33,7 +33,7 @@ fn all_synced(views: &Views) {
     }
 }
 
-/// What the watch of the API server shows.
+/// Events of the watch of the API server.
 fn shown(views: &Views, object: &RegisteredService) -> Vec<ClusterEvent> {
     let object: Stored<RegisteredService> = serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap();
     let key = object.object.key();
@@ -82,7 +82,7 @@ fn an_object_of_another_release_takes_the_name_and_one_of_ours_that_was_moved_th
     Stored::<RegisteredService>::remove(&mut views.cluster(), &ServiceKey::new("shop", "a"));
     let (created, taken, restored, right, _) = planned(&memory);
     assert_eq!((created, taken, restored, right), (1, none, vec![("b".to_owned(), true)], true));
-    // Where there is no such ServiceRegistry, nobody else may want it, and no status tells what it has.
+    // No ServiceRegistry of that name may want it, and no status tells what it has.
     views.cluster().unserved_registries.clear();
     let mut without = views.cluster().service_registries["main"].as_ref().clone();
     without.spec.discovery = None;

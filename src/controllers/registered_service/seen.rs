@@ -11,7 +11,7 @@ use twinspan_core::plan::service::{Outcomes, RegistryFacts, Written};
 use super::pass::Pass;
 use crate::api::RegisteredServiceStatus;
 
-/// See above.
+/// Facts of one pass beside its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub leads: bool,

@@ -64,7 +64,7 @@ fn clusters(status: &ServiceRegistryStatus) -> Vec<String> {
     all.into_iter().cloned().collect()
 }
 
-/// What Ready and the session do not say: a view that is complete, and a warning about it; why discovery does not go
+/// Conditions that say more than Ready and the session: a warning about a complete view, and why discovery does not go
 /// on. The row has holds of the registry already.
 fn notes(status: &ServiceRegistryStatus, leads: bool) -> Vec<Note> {
     let ready = conditions::find(&status.conditions, READY);

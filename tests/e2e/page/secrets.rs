@@ -108,7 +108,7 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// What the page says of a go-zero registry, whose keys end with the IDs of leases, and these IDs.
+/// Texts of the page about a go-zero registry, whose keys end with the IDs of leases, and these IDs.
 async fn go_zero<'a>(
     bed: &'a Bed,
     bare: &'a Etcd,

@@ -65,9 +65,9 @@ impl Going {
 /// could otherwise hold what other namespaces import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kinds {
-    /// Those of RegisteredServices that are there.
+    /// Deletions of RegisteredServices that are there.
     there: bool,
-    /// Those of RegisteredServices that are gone.
+    /// Deletions of RegisteredServices that are gone.
     gone: bool,
     sweeps: bool,
 }

@@ -176,17 +176,17 @@ impl Object {
 pub enum Lag {
     /// `spec.suspend` is set.
     Suspended,
-    /// Its policy is Observe.
+    /// The policy is Observe.
     Observes,
-    /// It is not accepted.
+    /// The spec is not accepted.
     Rejected,
     /// No status is about the spec in force.
     Unseen,
-    /// Its side is not in sync yet.
+    /// The direction is not in sync yet.
     Pending,
     /// Instances of it wait for evidence, or a guard holds them.
     Held,
-    /// It has no instance.
+    /// No instance is there.
     Empty,
 }
 

@@ -116,7 +116,7 @@ fn one_whose_name_another_service_has_gives_way_and_is_not_swept() {
     world.has(service("b", 0, &[(REGISTRY_NAME_ANNOTATION, "new")]));
     let plan = world.first();
     world.apply(&Plan { creates: plan.creates, ..Plan::default() });
-    // Its next name belongs to the other one.
+    // The next name of `a` belongs to `b`.
     world.has(service("a", 1, &[(REGISTRY_NAME_ANNOTATION, "new")]));
     world.has(service("b", 0, &[]));
     world.export().template = super::names::Template::new("new");
