@@ -1,4 +1,5 @@
-//! Writes that were sent before: refusals that wait, turns that none takes from others, and objects that the view lacks.
+//! Writes that were sent before: refusals that wait, turns that none takes from others, and objects that the view
+//! lacks.
 
 use super::facts::*;
 use super::history::{Failure, History, Kind, Op};
