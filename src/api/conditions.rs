@@ -136,7 +136,7 @@ reasons! {
     DiscoveryLimited [DISCOVERED]: "The registry has more names than `spec.discovery.import.maxServices`: nothing more is made, and what exists stays. See who writes them; raise the bound, or narrow `include`.";
     DiscoveryForbidden [DISCOVERED]: "The operator may not create, change or delete RegisteredServices: set the chart's value `discovery.enabled` to true.";
     RegistryTooLarge [DISCOVERED]: "The registry has so many records that only the names of RegisteredServices are followed, so that nobody knows the others. What exists stays.";
-    NamespaceMissing [DISCOVERED]: "The namespace of `spec.discovery.import` is not there, or is being deleted: create it.";
+    NamespaceMissing [DISCOVERED]: "The namespace of `spec.discovery.import` is not there, or is being deleted: create it. Or a release in namespaced mode does not look at it: add it to the chart's value `namespaced.namespaces`.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
     NotAllowed [ACCEPTED, STALLED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";

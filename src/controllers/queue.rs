@@ -277,7 +277,8 @@ impl Queue {
         let triggered = entry.in_flight_since.or(entry.changed).unwrap_or(now);
         entry.changed = None;
         entry.in_flight_since = Some(triggered);
-        let pass = pass(key.clone(), triggered);
+        // A pass is large, and each layer around it would copy it.
+        let pass = Box::pin(pass(key.clone(), triggered));
         self.env.spawn_in(running, async move { (key, in_place(place, tasks::unbroken("pass", pass)).await) });
     }
 

@@ -20,11 +20,11 @@ use crate::stats::Ratio;
 pub const GROUP: &str = "settled";
 
 /// A start, from the process to the last write.
-struct Start {
-    first: Duration,
-    last: Duration,
-    /// Writes a second: slices or records.
-    rate: f64,
+pub struct Start {
+    pub first: Duration,
+    pub last: Duration,
+    /// Writes a second between the first and the last: slices or records.
+    pub rate: f64,
 }
 
 /// The start of Twinspan, and its cost.
@@ -41,7 +41,7 @@ pub async fn run(run: &mut Run, direction: Direction, shape: Shape) -> Result<()
     run.base().await?;
     run.bed.stop_twinspan().await?;
     let mut floors = vec![floor(run, direction).await?];
-    let ideal = ideal(run, direction, shape).await?;
+    let ideal = ideal(&mut run.bed, direction, shape).await?;
     floors.push(floor(run, direction).await?);
     let cost = start(run, direction, shape).await?;
 
@@ -107,8 +107,8 @@ async fn floor(run: &mut Run, direction: Direction) -> Result<f64> {
     }
 }
 
-async fn ideal(run: &mut Run, direction: Direction, shape: Shape) -> Result<Start> {
-    let bed = &mut run.bed;
+/// The cold start of the ideal bridge.
+pub async fn ideal(bed: &mut Bed, direction: Direction, shape: Shape) -> Result<Start> {
     bed.clear(Bridge::Ideal, GROUP).await?;
     bed.seed(Bridge::Ideal, GROUP, direction, shape).await?;
     let mut feed = bed.written(Bridge::Ideal, GROUP, direction).await?;
@@ -143,7 +143,8 @@ async fn start(run: &mut Run, direction: Direction, shape: Shape) -> Result<Cost
     Ok(cost)
 }
 
-fn measured(begin: Instant, span: Option<(Instant, Instant)>, direction: Direction, shape: Shape) -> Result<Start> {
+/// The start of a process at `begin` that made the first and the last write then.
+pub fn measured(begin: Instant, span: Option<(Instant, Instant)>, direction: Direction, shape: Shape) -> Result<Start> {
     let (first, last) = span.context("nothing was written")?;
     let writes = match direction {
         Direction::Import => shape.services - 1,

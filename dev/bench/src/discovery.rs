@@ -1,5 +1,5 @@
 //! Discovery: the cold start of Services whose RegisteredServices one ServiceRegistry made, beside that of as many that
-//! were written by hand; and the time until many new Services are exported.
+//! were written by hand, and beside an ideal bridge; and the time until many new Services are exported.
 //!
 //! Owns both ways in which the objects come, and their comparison in one run. Refuses to count the time in which
 //! discovery makes the objects of the first start, which it paces on purpose.
@@ -17,10 +17,10 @@ use twinspan_testbed::{apply_file, discovery_manifest};
 
 use crate::bed::{Bed, Bridge, Direction, REGISTRY, SYNCED, Shape, beginning, service};
 use crate::cluster;
-use crate::cold::GROUP;
+use crate::cold::{self, GROUP, Start};
 use crate::report::{Row, number};
 use crate::run::Run;
-use crate::stats::Ratio;
+use crate::stats::{Ratio, percentile, sorted};
 
 /// The way in which RegisteredServices come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,47 +38,59 @@ impl Objects {
     }
 }
 
-/// The times from the start of the process to the last record, and from the first new Service to the last record.
+/// The cold start, and the time from the first new Service to the last record.
 struct Times {
-    cold: Duration,
+    cold: Start,
     new: Duration,
 }
 
-/// One of the times.
-type Of = fn(&Times) -> Duration;
+/// One of the figures.
+type Of = fn(&Times) -> f64;
 
 /// `new` Services come once all others are exported.
 pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
     run.base().await?;
     run.settled = None;
     apply_file(&run.bed.admin, &discovery_manifest()).await?;
-    let (mut by_hand, mut discovered) = (Vec::new(), Vec::new());
+    let (mut ideal, mut by_hand, mut discovered) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..run.form.pick(1, 3) {
+        run.bed.stop_twinspan().await?;
+        ideal.push(cold::ideal(&mut run.bed, Direction::Export, shape).await?.rate);
         by_hand.push(times(&mut run.bed, Objects::HandWritten, shape, new).await?);
         discovered.push(times(&mut run.bed, Objects::Discovered, shape, new).await?);
     }
     let scenario = format!("discovery, {shape}");
     let news = format!("{new} new Services are exported");
+    let written = |of: &str, rates: &[f64]| {
+        let median = percentile(&sorted(rates), 50).unwrap_or_default();
+        Row::new(&scenario, "cold start, first to last write", of).rate(median, "records/s")
+    };
+    run.report.rows.push(written(Bridge::Ideal.label(), &ideal));
     for (objects, all) in [(Objects::HandWritten, &by_hand), (Objects::Discovered, &discovered)] {
-        let milliseconds = |of: Of| -> Vec<f64> { all.iter().map(|times| of(times).as_secs_f64() * 1000.0).collect() };
-        let to_hand_written = |of: Of| {
-            let seconds = |times: &Times| of(times).as_secs_f64();
-            Ratio::of(&all.iter().map(seconds).zip(by_hand.iter().map(seconds)).collect::<Vec<_>>())
-        };
-        let measured: [(&str, Of); 2] = [("cold start", |times| times.cold), (news.as_str(), |times| times.new)];
+        let figures = |of: Of| -> Vec<f64> { all.iter().map(of).collect() };
+        let to_hand_written = |of: Of| Ratio::of(&all.iter().map(of).zip(by_hand.iter().map(of)).collect::<Vec<_>>());
+        let rates = figures(|times| times.cold.rate);
+        let to_ideal: Vec<(f64, f64)> = rates.iter().copied().zip(ideal.iter().copied()).collect();
+        run.report.rows.push(written(objects.label(), &rates).ratio("to ideal", Ratio::of(&to_ideal)));
+        let measured: [(&str, Of); 2] =
+            [("cold start", |times| milliseconds(times.cold.last)), (news.as_str(), |times| milliseconds(times.new))];
         for (measure, of) in measured {
-            let mut row = Row::new(&scenario, measure, objects.label()).samples(&milliseconds(of));
+            let mut row = Row::new(&scenario, measure, objects.label()).samples(&figures(of));
             if objects == Objects::Discovered {
                 row = row.ratio("to hand-written", to_hand_written(of));
             }
             if measure == news {
-                let most = milliseconds(of).into_iter().fold(0.0, f64::max);
+                let most = figures(of).into_iter().fold(0.0, f64::max);
                 row = row.fact("a second", number(new as f64 * 1000.0 / most));
             }
             run.report.rows.push(row);
         }
     }
     Ok(())
+}
+
+fn milliseconds(of: Duration) -> f64 {
+    of.as_secs_f64() * 1000.0
 }
 
 async fn times(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> Result<Times> {
@@ -108,8 +120,8 @@ async fn measure(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> R
     let mut feed = bed.written(Bridge::Twinspan, GROUP, direction).await?;
     let begin = Instant::now();
     bed.start_twinspan()?;
-    let (_, last) = feed.until_count(shape.all(), begin + SYNCED).await?.context("nothing was written")?;
-    let cold = last - begin;
+    let span = feed.until_count(shape.all(), begin + SYNCED).await?;
+    let cold = cold::measured(begin, span, direction, shape)?;
 
     bed.twinspan_leads().await?;
     let begin = Instant::now();

@@ -84,7 +84,7 @@ async fn measure<'a>(run: &mut Run, shape: Shape, changing: &JoinHandle<Result<(
             }
             let (subject, readers) = if page { (SUBJECTS[1], READERS) } else { (SUBJECTS[0], 0) };
             let reading = read(run.bed.twinspan()?.page(), readers, shape, &got).await?;
-            latency::round(run, Bridge::Twinspan, subject, run.form.pick(1, 4), &mut found).await?;
+            latency::round(run, Bridge::Twinspan, subject, run.form.pick(1, 15), &mut found).await?;
             ensure!(reading.len() == 2 * readers, "a reader ended early");
         }
     }
