@@ -107,8 +107,7 @@ async fn floor(run: &mut Run, direction: Direction) -> Result<f64> {
     }
 }
 
-/// The cold start of the ideal bridge.
-pub async fn ideal(bed: &mut Bed, direction: Direction, shape: Shape) -> Result<Start> {
+async fn ideal(bed: &mut Bed, direction: Direction, shape: Shape) -> Result<Start> {
     bed.clear(Bridge::Ideal, GROUP).await?;
     bed.seed(Bridge::Ideal, GROUP, direction, shape).await?;
     let mut feed = bed.written(Bridge::Ideal, GROUP, direction).await?;

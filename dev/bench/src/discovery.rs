@@ -18,6 +18,7 @@ use twinspan_testbed::{apply_file, discovery_manifest};
 use crate::bed::{Bed, Bridge, Direction, REGISTRY, SYNCED, Shape, beginning, service};
 use crate::cluster;
 use crate::cold::{self, GROUP, Start};
+use crate::feed::Feed;
 use crate::report::{Row, number};
 use crate::run::Run;
 use crate::stats::{Ratio, percentile, sorted};
@@ -55,7 +56,7 @@ pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
     let (mut ideal, mut by_hand, mut discovered) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..run.form.pick(1, 3) {
         run.bed.stop_twinspan().await?;
-        ideal.push(cold::ideal(&mut run.bed, Direction::Export, shape).await?.rate);
+        ideal.push(self::ideal(&mut run.bed, shape).await?.rate);
         by_hand.push(times(&mut run.bed, Objects::HandWritten, shape, new).await?);
         discovered.push(times(&mut run.bed, Objects::Discovered, shape, new).await?);
     }
@@ -93,6 +94,29 @@ fn milliseconds(of: Duration) -> f64 {
     of.as_secs_f64() * 1000.0
 }
 
+/// The cold start of the ideal bridge, whose records are lost as those of Twinspan are: etcd keeps what was deleted.
+async fn ideal(bed: &mut Bed, shape: Shape) -> Result<Start> {
+    let direction = Direction::Export;
+    bed.clear(Bridge::Ideal, GROUP).await?;
+    bed.seed(Bridge::Ideal, GROUP, direction, shape).await?;
+    bed.start_ideal(GROUP)?.ready().await?;
+    bed.stop_ideal(GROUP).await?;
+    let mut feed = lose(bed, Bridge::Ideal).await?;
+    let begin = Instant::now();
+    bed.start_ideal(GROUP)?;
+    let span = feed.until_count(shape.all(), begin + SYNCED).await?;
+    bed.clear(Bridge::Ideal, GROUP).await?;
+    cold::measured(begin, span, direction, shape)
+}
+
+/// The registry loses all exports of a bridge. Returns what comes after that.
+async fn lose(bed: &mut Bed, bridge: Bridge) -> Result<Feed> {
+    let (direction, place) = (Direction::Export, bridge.place(GROUP));
+    let range = format!("{}/{}", place.prefix, beginning(GROUP, direction));
+    bed.etcd.delete(range, Some(DeleteOptions::new().with_prefix())).await?;
+    bed.written(bridge, GROUP, direction).await
+}
+
 async fn times(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> Result<Times> {
     let measured = measure(bed, objects, shape, new).await;
     bed.clear(Bridge::Twinspan, GROUP).await?;
@@ -114,14 +138,11 @@ async fn measure(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> R
 
     // Every object is there and was seen; the registry lost everything.
     bed.stop_twinspan().await?;
-    let (direction, place) = (Direction::Export, Bridge::Twinspan.place(GROUP));
-    let range = format!("{}/{}", place.prefix, beginning(GROUP, direction));
-    bed.etcd.delete(range, Some(DeleteOptions::new().with_prefix())).await?;
-    let mut feed = bed.written(Bridge::Twinspan, GROUP, direction).await?;
+    let mut feed = lose(bed, Bridge::Twinspan).await?;
     let begin = Instant::now();
     bed.start_twinspan()?;
     let span = feed.until_count(shape.all(), begin + SYNCED).await?;
-    let cold = cold::measured(begin, span, direction, shape)?;
+    let cold = cold::measured(begin, span, Direction::Export, shape)?;
 
     bed.twinspan_leads().await?;
     let begin = Instant::now();
