@@ -334,9 +334,15 @@ impl Bed {
         cluster::delete_all::<Service>(&self.admin, namespace).await?;
         cluster::delete_all::<EndpointSlice>(&self.admin, namespace).await?;
         for direction in Direction::BOTH {
-            let range = format!("{}/{}", place.prefix, beginning(group, direction));
-            self.etcd.delete(range, Some(DeleteOptions::new().with_prefix())).await?;
+            self.delete_records(bridge, group, direction).await?;
         }
+        Ok(())
+    }
+
+    /// Deletes the records of a group at the place of a bridge, whoever wrote them.
+    pub async fn delete_records(&mut self, bridge: Bridge, group: &str, direction: Direction) -> Result<()> {
+        let range = format!("{}/{}", bridge.place(group).prefix, beginning(group, direction));
+        self.etcd.delete(range, Some(DeleteOptions::new().with_prefix())).await?;
         Ok(())
     }
 

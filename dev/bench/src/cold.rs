@@ -21,7 +21,7 @@ pub const GROUP: &str = "settled";
 
 /// A start, from the process to the last write.
 pub struct Start {
-    pub first: Duration,
+    first: Duration,
     pub last: Duration,
     /// Writes a second between the first and the last: slices or records.
     pub rate: f64,
@@ -41,7 +41,7 @@ pub async fn run(run: &mut Run, direction: Direction, shape: Shape) -> Result<()
     run.base().await?;
     run.bed.stop_twinspan().await?;
     let mut floors = vec![floor(run, direction).await?];
-    let ideal = ideal(&mut run.bed, direction, shape).await?;
+    let ideal = ideal(run, direction, shape).await?;
     floors.push(floor(run, direction).await?);
     let cost = start(run, direction, shape).await?;
 
@@ -107,7 +107,8 @@ async fn floor(run: &mut Run, direction: Direction) -> Result<f64> {
     }
 }
 
-async fn ideal(bed: &mut Bed, direction: Direction, shape: Shape) -> Result<Start> {
+async fn ideal(run: &mut Run, direction: Direction, shape: Shape) -> Result<Start> {
+    let bed = &mut run.bed;
     bed.clear(Bridge::Ideal, GROUP).await?;
     bed.seed(Bridge::Ideal, GROUP, direction, shape).await?;
     let mut feed = bed.written(Bridge::Ideal, GROUP, direction).await?;

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use etcd_client::DeleteOptions;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -15,13 +14,13 @@ use tokio::time::Instant;
 use twinspan::api::ServiceRegistry;
 use twinspan_testbed::{apply_file, discovery_manifest};
 
-use crate::bed::{Bed, Bridge, Direction, REGISTRY, SYNCED, Shape, beginning, service};
+use crate::bed::{Bed, Bridge, Direction, REGISTRY, SYNCED, Shape, service};
 use crate::cluster;
 use crate::cold::{self, GROUP, Start};
 use crate::feed::Feed;
 use crate::report::{Row, number};
 use crate::run::Run;
-use crate::stats::{Ratio, percentile, sorted};
+use crate::stats::{Ratio, median};
 
 /// The way in which RegisteredServices come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +62,7 @@ pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
     let scenario = format!("discovery, {shape}");
     let news = format!("{new} new Services are exported");
     let written = |of: &str, rates: &[f64]| {
-        let median = percentile(&sorted(rates), 50).unwrap_or_default();
-        Row::new(&scenario, "cold start, first to last write", of).rate(median, "records/s")
+        Row::new(&scenario, "cold start, first to last write", of).rate(median(rates), "records/s")
     };
     run.report.rows.push(written(Bridge::Ideal.label(), &ideal));
     for (objects, all) in [(Objects::HandWritten, &by_hand), (Objects::Discovered, &discovered)] {
@@ -111,10 +109,8 @@ async fn ideal(bed: &mut Bed, shape: Shape) -> Result<Start> {
 
 /// The registry loses all exports of a bridge. Returns what comes after that.
 async fn lose(bed: &mut Bed, bridge: Bridge) -> Result<Feed> {
-    let (direction, place) = (Direction::Export, bridge.place(GROUP));
-    let range = format!("{}/{}", place.prefix, beginning(GROUP, direction));
-    bed.etcd.delete(range, Some(DeleteOptions::new().with_prefix())).await?;
-    bed.written(bridge, GROUP, direction).await
+    bed.delete_records(bridge, GROUP, Direction::Export).await?;
+    bed.written(bridge, GROUP, Direction::Export).await
 }
 
 async fn times(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> Result<Times> {

@@ -16,7 +16,7 @@ use crate::line::Line;
 use crate::registry::BATCH;
 use crate::report::{Row, number};
 use crate::run::Run;
-use crate::stats::Ratio;
+use crate::stats::{Ratio, median};
 
 /// Between two imports, as where one is measured at a time.
 const GAP: Duration = Duration::from_millis(12);
@@ -51,7 +51,6 @@ pub async fn run(run: &mut Run, shape: Shape) -> Result<()> {
     }
     let scenario = format!("{} registrations lost at once", shape.all());
     let ratios: Vec<(f64, f64)> = rates.iter().copied().zip(floors.iter().copied()).collect();
-    let median = |of: &[f64]| crate::stats::percentile(&crate::stats::sorted(of), 50).unwrap_or_default();
     run.report.rows.push(Row::new(&scenario, "put back", "raw").rate(median(&floors), "records/s"));
     let row = Row::new(&scenario, "put back", Bridge::Twinspan.label()).rate(median(&rates), "records/s");
     run.report.rows.push(row.ratio("to raw", Ratio::of(&ratios)).fact("rounds", number(rates.len() as f64)));

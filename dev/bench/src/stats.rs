@@ -42,6 +42,11 @@ pub fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     sorted.get(rank - 1).copied()
 }
 
+/// The median, as [`percentile`] has it; 0 without samples.
+pub fn median(samples: &[f64]) -> f64 {
+    percentile(&sorted(samples), 50).unwrap_or_default()
+}
+
 impl Ratio {
     /// The ratios of numerators to denominators, round by round. Rounds without a positive denominator are left out.
     pub fn of(rounds: &[(f64, f64)]) -> Option<Self> {
