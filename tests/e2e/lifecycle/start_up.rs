@@ -24,6 +24,9 @@ stories![records_of_dead_pods; long: five_thousand_nodes];
 const NODES: u32 = 5000;
 /// Creates under way at once.
 const AT_ONCE: usize = 32;
+/// Between two questions whether a process is ready.
+const PAUSE: Duration = Duration::from_millis(5);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// No Node tells pods' addresses from others. A pod that registered itself dies; its record outlives both it and the
 /// process that saw it die.
@@ -98,20 +101,31 @@ async fn five_thousand_nodes(suite: Arc<Suite>) -> Result<()> {
         .buffer_unordered(AT_ONCE)
         .try_collect::<Vec<()>>()
         .await?;
-    // The machine is noisy: the middle of three floors, and the better of two starts.
-    let mut floors = [raw_lists(&bed).await?, raw_lists(&bed).await?, raw_lists(&bed).await?];
-    floors.sort_unstable();
-    let floor = floors[1];
-    let mut took = Duration::MAX;
-    for _ in 0..2 {
-        let began = Instant::now();
-        let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
-        twinspan.ready().await?;
-        took = took.min(began.elapsed());
-        twinspan.part().stop().await?;
+    // Other stories take the cores for a while, so each start has its own floor right before it, and the middle ratio
+    // of five counts.
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        let (floor, took) = (raw_lists(&bed).await?, start(&bed).await?);
+        let ratio = took.as_secs_f64() / floor.as_secs_f64();
+        eprintln!("start-up with {NODES} Nodes: {took:?}, the raw lists {floor:?}, ratio {ratio:.2}");
+        ratios.push(ratio);
     }
-    let ratio = took.as_secs_f64() / floor.as_secs_f64();
-    eprintln!("start-up with {NODES} Nodes: {took:?}, the raw lists {floor:?}, ratio {ratio:.2}");
-    ensure!(ratio < 3.0, "ready after {took:?}, while the lists take {floor:?}");
+    ratios.sort_unstable_by(f64::total_cmp);
+    ensure!(ratios[2] < 3.0, "ready after so many times the time of the raw lists: {ratios:.2?}");
     Ok(())
+}
+
+/// The time from the start of a process to its readiness. Questions come often, for the pause between two of them
+/// counts as time of the start.
+async fn start(bed: &Bed) -> Result<Duration> {
+    let began = Instant::now();
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    while !matches!(twinspan.get("/readyz").await, Ok((200, _))) {
+        twinspan.part().check_running()?;
+        ensure!(began.elapsed() < DEADLINE, "not ready after {:?}", began.elapsed());
+        tokio::time::sleep(PAUSE).await;
+    }
+    let took = began.elapsed();
+    twinspan.part().stop().await?;
+    Ok(took)
 }
