@@ -268,13 +268,13 @@ impl RegistryHandle {
         key: &RecordKey,
         record: Option<&RawRecord>,
         revision: Revision,
-    ) -> Affected {
+        affected: &mut Affected,
+    ) {
         if view.has_missed(key, record, revision) {
             warn!(registry = self.name, %key, revision, "the watch did not tell of a change; an answer shows it");
         }
-        let affected = view.learnt(key, record, revision);
-        self.asked.look_at(view.unfollowed(&affected));
-        affected
+        view.learnt(key, record, revision, affected);
+        self.asked.look_at(view.unfollowed(affected));
     }
 
     /// The result of a write is unknown, so the session relists. If that session has already ended, the next one lists

@@ -87,11 +87,11 @@ pub(super) async fn learn_by_reading(
         Ok(reading) if reading.revision < known => start_over(handle, registry),
         Ok(reading) => {
             if let Some(mut view) = handle.view_of(registry) {
+                let mut of_nobody = Affected::default();
                 for (key, record) in &reading.records {
-                    let learnt = handle.learn(&mut view, key, record.as_ref(), reading.revision);
-                    if let Some(report) = keys.get(key).and_then(|of| reports.get_mut(*of)) {
-                        report.found.add(learnt);
-                    }
+                    let report = keys.get(key).and_then(|of| reports.get_mut(*of));
+                    let found = report.map_or(&mut of_nobody, |report| &mut report.found);
+                    handle.learn(&mut view, key, record.as_ref(), reading.revision, found);
                 }
             }
         }
@@ -108,9 +108,10 @@ fn learn_outcomes(
     reports: &mut [WriteReport],
 ) -> BTreeMap<RecordKey, usize> {
     let mut view = handle.view_of(registry);
-    let mut learn = |key: &RecordKey, record: Option<&RawRecord>| match &mut view {
-        Some(view) => handle.learn(view, key, record, committed.revision),
-        None => Affected::default(),
+    let mut learn = |key: &RecordKey, record: Option<&RawRecord>, affected: &mut Affected| {
+        if let Some(view) = &mut view {
+            handle.learn(view, key, record, committed.revision, affected);
+        }
     };
     for ((op, outcome), of) in batch.ops.iter().zip(&committed.outcomes).zip(of) {
         let Some(report) = reports.get_mut(*of) else { continue };
@@ -119,11 +120,11 @@ fn learn_outcomes(
             Outcome::Conflict(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
                 report.conflicts += 1;
-                report.found.add(learn(op.key(), found.as_ref()));
+                learn(op.key(), found.as_ref(), &mut report.found);
             }
             Outcome::Written => {
                 let written = written(op, batch.lease, committed.revision);
-                report.wrote.add(learn(op.key(), written.as_ref()));
+                learn(op.key(), written.as_ref(), &mut report.wrote);
                 match op {
                     RecordOp::Create { .. } => report.created += 1,
                     RecordOp::Update { .. } => report.updated += 1,

@@ -30,6 +30,20 @@ impl Affected {
         self.look_ups.extend(more.look_ups);
     }
 
+    /// A record under a name changed.
+    pub fn add_name(&mut self, name: &[u8]) {
+        if !self.names.contains(name) {
+            self.names.insert(name.into());
+        }
+    }
+
+    /// A record of a RegisteredService changed.
+    fn add_owner(&mut self, owner: &ServiceKey) {
+        if !self.owners.contains(owner) {
+            self.owners.insert(owner.clone());
+        }
+    }
+
     /// True if no RegisteredService has to be reconciled.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.owners.is_empty()
@@ -167,59 +181,73 @@ impl RecordStore {
         }
     }
 
-    /// The name in a key; `None` if the layout has no such key.
-    pub fn name_of(&self, key: &RecordKey) -> Option<Box<[u8]>> {
-        self.layout.split_key(key).map(|(name, _)| Box::from(name))
-    }
-
     /// Enters a record in place of the one with its key.
     pub fn insert(&mut self, record: Record, affected: &mut Affected) {
-        let Some(name) = self.name_of(&record.key) else { return };
-        self.remove(&record.key, affected);
+        let (key, record) = (record.key.clone(), Arc::new(record));
+        let Some((name, _)) = self.layout.split_key(&key) else { return };
+        let before = match self.names.get_mut(name) {
+            Some(records) => Arc::make_mut(records).insert(key.clone(), record.clone()),
+            None => {
+                let records = Records::from([(key.clone(), record.clone())]);
+                self.names.insert(name.into(), records.into());
+                None
+            }
+        };
+        affected.add_name(name);
+        if let Some(before) = before {
+            self.leave(&before, affected);
+        }
         if let Some(owner) = record.ours(&self.cluster_id) {
-            affected.owners.insert(owner.service.clone());
-            self.own.entry(owner.service.clone()).or_default().insert(record.key.clone());
-            self.leases.entry(record.lease).or_default().insert(record.key.clone());
+            affected.add_owner(&owner.service);
+            match self.own.get_mut(&owner.service) {
+                Some(keys) => drop(keys.insert(key.clone())),
+                None => drop(self.own.insert(owner.service.clone(), BTreeSet::from([key.clone()]))),
+            }
+            self.leases.entry(record.lease).or_default().insert(key.clone());
         }
         *self.counter(&record) += 1;
         if record.kind(&self.cluster_id) == Kind::Foreign {
-            self.foreign.add(&name);
+            self.foreign.add(name);
         }
-        let records = Arc::make_mut(self.names.entry(name.clone()).or_default());
-        records.insert(record.key.clone(), Arc::new(record));
-        affected.names.insert(name);
     }
 
     /// Takes a record out.
     pub fn remove(&mut self, key: &RecordKey, affected: &mut Affected) {
-        let Some(name) = self.name_of(key) else { return };
-        let Some(records) = self.names.get_mut(&name).filter(|records| records.contains_key(key)) else { return };
+        let Some((name, _)) = self.layout.split_key(key) else { return };
+        let Some(records) = self.names.get_mut(name).filter(|records| records.contains_key(key)) else { return };
         let records = Arc::make_mut(records);
         let Some(record) = records.remove(key) else { return };
         if records.is_empty() {
-            self.names.remove(&name);
+            self.names.remove(name);
         }
+        self.leave(&record, affected);
+        affected.add_name(name);
+    }
+
+    /// A record is no longer among those of its name.
+    fn leave(&mut self, record: &Record, affected: &mut Affected) {
         if let Some(owner) = record.ours(&self.cluster_id) {
-            affected.owners.insert(owner.service.clone());
+            affected.add_owner(&owner.service);
             if let Some(keys) = self.own.get_mut(&owner.service) {
-                keys.remove(key);
+                keys.remove(&record.key);
                 if keys.is_empty() {
                     self.own.remove(&owner.service);
                 }
             }
             if let Some(keys) = self.leases.get_mut(&record.lease) {
-                keys.remove(key);
+                keys.remove(&record.key);
                 if keys.is_empty() {
                     self.leases.remove(&record.lease);
                 }
             }
         }
-        let counter = self.counter(&record);
+        let counter = self.counter(record);
         *counter = counter.saturating_sub(1);
-        if record.kind(&self.cluster_id) == Kind::Foreign {
-            self.foreign.remove(&name);
+        if record.kind(&self.cluster_id) == Kind::Foreign
+            && let Some((name, _)) = self.layout.split_key(&record.key)
+        {
+            self.foreign.remove(name);
         }
-        affected.names.insert(name);
     }
 
     fn counter(&mut self, record: &Record) -> &mut usize {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{InstanceAddr, Record, RecordKey, Revision, ServiceKey};
+use twinspan_core::model::{Record, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, ViewState};
 
@@ -279,9 +279,10 @@ impl RegistryView {
     /// True if the server has, at a revision, a record that the known one rules out: on one line of revisions, a key
     /// never has an older revision than before, nor another value at the same one.
     fn contradicts(&self, record: &Record, at: Revision) -> bool {
-        let differs = |known: &Record| known.mod_revision == record.mod_revision && known != record;
-        self.revision_of(&record.key).is_some_and(|known| record.mod_revision < known && known <= at)
-            || self.records.get(&record.key).is_some_and(|known| differs(known))
+        let known = self.records.get(&record.key);
+        let newest = known.map(|known| known.mod_revision).max(self.tombstones.get(&record.key).copied());
+        newest.is_some_and(|known| record.mod_revision < known && known <= at)
+            || known.is_some_and(|known| known.mod_revision == record.mod_revision && **known != *record)
     }
 
     /// A range cannot be listed: its records stay, but no plan may rest on them.
@@ -332,6 +333,8 @@ impl RegistryView {
             for change in together {
                 let mut own = Affected::default();
                 match change {
+                    // The answer to our own write came first, as it mostly does.
+                    Change::Put(raw) if self.knows(&raw.key, raw.mod_revision) => {}
                     Change::Put(raw) => self.put(self.records.layout().decode(raw), false, &mut own),
                     Change::Delete { key, revision } => {
                         if self.tombstones.get(key).is_some_and(|deleted| deleted <= revision) {
@@ -412,16 +415,21 @@ impl RegistryView {
         known.max(self.tombstones.get(key).copied())
     }
 
+    /// Whether what is known of a key is as new as a revision of it.
+    fn knows(&self, key: &RecordKey, revision: Revision) -> bool {
+        self.revision_of(key).is_some_and(|known| known >= revision)
+    }
+
     fn put(&mut self, record: Record, any_revision: bool, affected: &mut Affected) {
-        if !any_revision && self.revision_of(&record.key).is_some_and(|known| known >= record.mod_revision) {
+        if !any_revision && self.knows(&record.key, record.mod_revision) {
             return;
         }
-        let Some(name) = self.records.name_of(&record.key) else { return };
-        if self.records.get(&record.key).is_some_and(|known| **known == record) {
+        if any_revision && self.records.get(&record.key).is_some_and(|known| **known == record) {
             return;
         }
-        let addrs: Vec<InstanceAddr> = record.endpoint_addresses().collect();
-        self.departures.registered(&name, &addrs);
+        if let Some((name, _)) = self.records.layout().split_key(&record.key) {
+            self.departures.registered(name, record.endpoint_addresses());
+        }
         self.records.insert(record, affected);
     }
 }

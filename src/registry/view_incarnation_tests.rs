@@ -77,7 +77,7 @@ fn a_listed_revision_that_went_back_is_a_rollback_and_the_list_is_believed() {
     // A record that we wrote while the list was in flight proves nothing.
     let mut view = view();
     list(&mut view, &listing(950, &[own(key, 900)]));
-    view.learnt(&key.into(), Some(&changed(key, 970)), 970);
+    view.learnt(&key.into(), Some(&changed(key, 970)), 970, &mut Affected::default());
     view.reset_to(&Range::Everything, &listing(960, &[own(key, 900)]), at(0));
     assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 1));
 }
@@ -88,14 +88,14 @@ fn the_first_list_of_a_session_that_is_older_than_an_answer_before_it_is_a_rollb
     let [theirs, ours, later] = [foreign("p/echo/10.0.0.2:80", 940), own("p/echo/1", 951), own("p/echo/3", 952)];
     let mut view = view();
     list(&mut view, &listing(950, std::slice::from_ref(&theirs)));
-    view.learnt(&ours.key, Some(&ours), 951);
+    view.learnt(&ours.key, Some(&ours), 951, &mut Affected::default());
     list(&mut view, &listing(951, &[theirs.clone(), ours.clone()]));
     assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 2));
-    view.learnt(&later.key, Some(&later), 952);
+    view.learnt(&later.key, Some(&later), 952, &mut Affected::default());
     list(&mut view, &listing(951, &[theirs.clone(), ours.clone()]));
     assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::RolledBack, 2), "the later one is gone");
     // Revisions go on from there.
-    view.learnt(&later.key, Some(&later), 952);
+    view.learnt(&later.key, Some(&later), 952, &mut Affected::default());
     list(&mut view, &listing(952, &[theirs, ours, later]));
     assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 3));
 }
@@ -127,9 +127,9 @@ fn a_lost_race_that_shows_an_older_record_is_believed_and_asks_for_a_list() {
     let key = "p/echo/10.0.0.1:80";
     let mut view = view();
     list(&mut view, &listing(950, &[own(key, 900)]));
-    view.learnt(&key.into(), Some(&own(key, 900)), 960);
+    view.learnt(&key.into(), Some(&own(key, 900)), 960, &mut Affected::default());
     assert!(!view.is_contradicted());
-    view.learnt(&key.into(), Some(&changed(key, 500)), 2001);
+    view.learnt(&key.into(), Some(&changed(key, 500)), 2001, &mut Affected::default());
     assert!(view.is_contradicted());
     let (name, owner) = echo();
     assert_eq!(view.snapshot(&name, &owner).records[&RecordKey::from(key)].mod_revision, 500);

@@ -208,7 +208,7 @@ impl Story {
         let Some(Pending { key, at, op }) = self.answers.remove(index) else { return };
         let raw = self.at(key, at).map(|revision| self.raw(key, revision));
         let name = self.key(key);
-        self.view.learnt(&name, raw.as_ref(), at);
+        self.view.learnt(&name, raw.as_ref(), at, &mut Affected::default());
         if let Some(op) = op {
             // No event told the writer of the key meanwhile.
             let knows = self.found(key) == self.at(key, at);

@@ -110,9 +110,9 @@ fn only_newer_changes_count_from_any_source() {
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
     // The answer to our own write arrives before the watch reports it, or after.
     let key: RecordKey = "p/echo/10.0.0.2:80".into();
-    view.learnt(&key, Some(&own("p/echo/10.0.0.2:80", 6)), 6);
+    view.learnt(&key, Some(&own("p/echo/10.0.0.2:80", 6)), 6, &mut Affected::default());
     assert_eq!(view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 6))], at(0)), Affected::default(), "old news");
-    view.learnt(&key, None, 8);
+    view.learnt(&key, None, 8, &mut Affected::default());
     assert_eq!(keys(&view), ["p/echo/10.0.0.1:80"]);
     // An event from before our delete must not bring the record back; a later one does.
     view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 7))], at(0));
@@ -134,7 +134,9 @@ fn an_answer_shows_what_the_watch_lost() {
     view.progressed(12, at(0));
     let lost = |view: &mut RegistryView, key: &str, record: Option<&RawRecord>, revision: Revision, lost: bool| {
         assert_eq!(view.has_missed(&key.into(), record, revision), lost, "{key} at {revision}");
-        view.learnt(&key.into(), record, revision)
+        let mut affected = Affected::default();
+        view.learnt(&key.into(), record, revision, &mut affected);
+        affected
     };
     assert!(lost(&mut view, &gone, None, 10, true).names.contains("echo".as_bytes()));
     lost(&mut view, &changed, Some(&own(&changed, 11)), 11, true);
@@ -154,7 +156,7 @@ fn an_answer_shows_what_the_watch_lost() {
 fn a_list_removes_missing_records_but_not_those_written_while_it_was_in_flight() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
-    view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9);
+    view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9, &mut Affected::default());
     let in_flight = listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]);
     let affected = view.reset_to(&Range::Everything, &in_flight, at(0));
     assert_eq!(keys(&view), ["p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"]);
@@ -363,10 +365,10 @@ fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
     for name in ["echo", "other"] {
         view.reset_to(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
     }
-    view.learnt(&own("echo", 4).key, None, 8);
+    view.learnt(&own("echo", 4).key, None, 8, &mut Affected::default());
     // The other range is ahead of this one.
     view.apply(&[Change::Put(own("other", 9))], at(0));
-    view.learnt(&own("echo", 4).key, None, 8);
+    view.learnt(&own("echo", 4).key, None, 8, &mut Affected::default());
     view.apply(&[Change::Put(own("echo", 7))], at(0));
     assert_eq!(keys(&view), Vec::<String>::new());
 
@@ -376,7 +378,7 @@ fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
         view.reset_to(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
     }
     view.apply(&[Change::Put(own("other", 9))], at(0));
-    view.learnt(&own("echo", 4).key, None, 8);
+    view.learnt(&own("echo", 4).key, None, 8, &mut Affected::default());
     view.apply(&[Change::Put(own("echo", 7))], at(0));
     assert_eq!(keys(&view), Vec::<String>::new(), "the answer came after the other range's event");
 }
@@ -396,11 +398,11 @@ fn an_answer_that_events_have_overtaken_brings_no_record_back() {
         // Our create is answered late: its lease is revoked by then, and the watch has told both.
         let events = [Change::Put(raw.clone()), Change::Delete { key: key.clone(), revision: 12 }];
         view.apply(&events, Timestamp::UNIX_EPOCH);
-        view.learnt(&key, Some(&raw), 11);
+        view.learnt(&key, Some(&raw), 11, &mut Affected::default());
         assert_eq!(view.all().count(), 0, "{range:?}");
         // An answer ahead of the watch counts at once.
         let next = RawRecord { mod_revision: 13, ..raw };
-        view.learnt(&key, Some(&next), 13);
+        view.learnt(&key, Some(&next), 13, &mut Affected::default());
         assert_eq!(view.all().count(), 1, "{range:?}");
     }
 }

@@ -84,13 +84,16 @@ pub fn fields(text: &str) -> Result<Fields<'_>, Undecodable> {
 
 impl<'a> Fields<'a> {
     /// Each field with its folded name, for comparison, and its name as written.
-    pub fn iter(&self) -> impl Iterator<Item = (String, &str, &'a RawValue)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &str, &'a RawValue)> {
         self.0.iter().map(|(name, raw)| (fold(name), name.as_ref(), *raw))
     }
 }
 
 /// Go compares field names under simple case folding (`foldName` in `encoding/json`).
-fn fold(name: &str) -> String {
+fn fold(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Cow::Borrowed(name);
+    }
     name.chars()
         .map(|c| match c {
             'ſ' => 's',
@@ -129,14 +132,41 @@ pub fn set_integer<T: std::str::FromStr>(name: &str, raw: &RawValue, field: &mut
 /// # Errors
 /// [`Undecodable`] where the value is of another type.
 pub fn set_map(name: &str, raw: &RawValue, field: &mut Tags) -> Result<(), Undecodable> {
-    type Given = BTreeMap<String, Option<String>>;
     let given: Option<Given> =
         serde_json::from_str(raw.get()).map_err(|error| undecodable(&format_args!("{name}: {error}")))?;
     match given {
         None => field.clear(),
-        Some(given) => field.extend(given.into_iter().map(|(key, text)| (key, text.unwrap_or_default()))),
+        Some(Given(given)) if field.is_empty() => *field = given,
+        Some(Given(given)) => field.extend(given),
     }
     Ok(())
+}
+
+/// A map of strings, where `null` is the empty one.
+struct Given(Tags);
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(GivenVisitor)
+    }
+}
+
+struct GivenVisitor;
+
+impl<'de> Visitor<'de> for GivenVisitor {
+    type Value = Given;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Given, A::Error> {
+        let mut tags = Tags::new();
+        while let Some((key, text)) = map.next_entry::<String, Option<String>>()? {
+            tags.insert(key, text.unwrap_or_default());
+        }
+        Ok(Given(tags))
+    }
 }
 
 /// Tags as Go writes a map of texts: an object, whose fields are in the order of their names.
@@ -166,6 +196,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
+/// A name that is copied only where it has escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
@@ -181,8 +215,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut fields = Vec::new();
-        while let Some(field) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
-            fields.push(field);
+        while let Some((Name(name), raw)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+            fields.push((name, raw));
         }
         Ok(Fields(fields))
     }

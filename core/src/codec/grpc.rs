@@ -46,7 +46,7 @@ impl Framework for Grpc {
         let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
         let mut address = String::new();
         for (name, written, raw) in go_json::fields(&text)?.iter() {
-            match name.as_str() {
+            match name.as_ref() {
                 // Readers ignore its value but not its type: `Operation` is a uint8.
                 "op" => {
                     let mut op: u8 = 0;

@@ -78,7 +78,7 @@ pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
     let mut found = Registration::default();
     let mut address = String::new();
     for (name, written, raw) in go_json::fields(&text)?.iter() {
-        match name.as_str() {
+        match name.as_ref() {
             "network" => go_json::set("network", raw, &mut found.network)?,
             "address" => go_json::set("address", raw, &mut address)?,
             "weight" => go_json::set_integer("weight", raw, &mut found.weight)?,

@@ -58,7 +58,7 @@ impl Framework for Kratos {
         let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
         let [mut id, mut name, mut version] = [const { String::new() }; 3];
         for (field, written, raw) in go_json::fields(&text)?.iter() {
-            match field.as_str() {
+            match field.as_ref() {
                 "id" => go_json::set(ID, raw, &mut id)?,
                 "name" => go_json::set(NAME, raw, &mut name)?,
                 "version" => go_json::set(VERSION, raw, &mut version)?,

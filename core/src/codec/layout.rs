@@ -55,7 +55,7 @@ impl Layout {
     /// The start that all keys of the registry share, and no other key of the etcd. `None` where services lie at the
     /// top of the etcd, among keys of other programs.
     pub fn root(&self) -> Option<String> {
-        (!self.prefix.is_empty()).then(|| self.top())
+        (!self.prefix.is_empty()).then(|| format!("{}/", self.prefix))
     }
 
     /// The ranges in which all records of these names lie: everything where all keys share a root, else each service by
@@ -77,15 +77,14 @@ impl Layout {
 
     /// The start that all keys of the service share. The framework's own clients ask etcd for it.
     pub fn service_root(&self, name: &RegistryName) -> String {
-        format!("{}{name}/", self.top())
+        let (prefix, slash) = self.top();
+        format!("{prefix}{slash}{name}/")
     }
 
-    /// The part of a key that precedes the name of the service.
-    fn top(&self) -> String {
-        if self.prefix.is_empty() && !self.leading_slash && !self.framework().has_leading_slash() {
-            return String::new();
-        }
-        format!("{}/", self.prefix)
+    /// The part of a key that precedes the name of the service: the prefix, and perhaps a slash.
+    fn top(&self) -> (&str, &'static str) {
+        let bare = self.prefix.is_empty() && !self.leading_slash && !self.framework().has_leading_slash();
+        (&self.prefix, if bare { "" } else { "/" })
     }
 
     /// Whether both write their records among the same keys, so that each would take the other's for its own. A
@@ -105,7 +104,8 @@ impl Layout {
     /// The name of the service that a key belongs to, and the rest of the key. Other programs may write names that no
     /// RegisteredService can have.
     pub fn split_key<'a>(&self, key: &'a RecordKey) -> Option<(&'a [u8], &'a [u8])> {
-        let rest = key.as_bytes().strip_prefix(self.top().as_bytes())?;
+        let (prefix, slash) = self.top();
+        let rest = key.as_bytes().strip_prefix(prefix.as_bytes())?.strip_prefix(slash.as_bytes())?;
         let slash = rest.iter().position(|b| *b == b'/')?;
         Some((&rest[..slash], &rest[slash + 1..]))
     }

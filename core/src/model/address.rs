@@ -84,6 +84,9 @@ impl InstanceAddr {
     /// # Errors
     /// The [`Reason`] why the text cannot become an endpoint.
     pub fn parse(text: &str) -> Result<Self, Reason> {
+        if let Some((ip, port)) = split_v4(text) {
+            return Self::new(ip.into(), parse_port(port)?);
+        }
         let (host, port) = split(text)?;
         let ip = parse_ip(host)?;
         Self::new(ip, parse_port(port)?)
@@ -146,7 +149,44 @@ fn behind(text: &[u8], number: u16) -> Option<&[u8]> {
 
 impl fmt::Display for InstanceAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket().fmt(f)
+        match self.0 {
+            // Each write of a record formats it twice, and `SocketAddr` formats each of its parts by itself.
+            Bits::V4(ip, port) => f.pad(TextV4::of(ip, port).as_str()),
+            Bits::V6(..) => self.socket().fmt(f),
+        }
+    }
+}
+
+/// An IPv4 address with its port, as text.
+struct TextV4 {
+    bytes: [u8; Self::LONGEST],
+    length: usize,
+}
+
+impl TextV4 {
+    const LONGEST: usize = "255.255.255.255:65535".len();
+
+    fn of(ip: u32, port: u16) -> Self {
+        let mut text = Self { bytes: [0; Self::LONGEST], length: 0 };
+        let [a, b, c, d] = ip.to_be_bytes().map(u16::from);
+        for (number, then) in [(a, Some(b'.')), (b, Some(b'.')), (c, Some(b'.')), (d, Some(b':')), (port, None)] {
+            let digits = [10_000, 1_000, 100, 10, 1].into_iter().skip_while(|unit| *unit > number.max(1));
+            digits.for_each(|unit| text.push(b'0' + (number / unit % 10) as u8));
+            then.into_iter().for_each(|byte| text.push(byte));
+        }
+        text
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        // Digits, dots and a colon.
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
 
@@ -159,9 +199,19 @@ impl fmt::Debug for InstanceAddr {
 /// The address that a text names, in any form, even if it may not be an endpoint; `None` if the text names no address.
 /// Callers compare a key with its value, where a loopback address is an address too.
 pub fn named_address(text: &str) -> Option<(IpAddr, u16)> {
+    if let Some((ip, port)) = split_v4(text) {
+        return Some((ip.into(), port.parse().ok()?));
+    }
     let (host, port) = split(text).ok()?;
     let ip = host.parse::<IpAddr>().ok()?;
     Some((ip.to_canonical(), port.parse::<u16>().ok()?))
+}
+
+/// An IPv4 address, which nearly every address is, and the text of its port. The parser takes it in its canonical form
+/// only.
+fn split_v4(text: &str) -> Option<(Ipv4Addr, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host.parse().ok()?, port))
 }
 
 fn split(text: &str) -> Result<(&str, &str), Reason> {
@@ -376,6 +426,7 @@ mod tests {
         fn every_accepted_socket_address_round_trips(ip: IpAddr, port: u16) {
             if let Ok(addr) = InstanceAddr::new(ip, port) {
                 let text = addr.to_string();
+                proptest::prop_assert_eq!(&text, &SocketAddr::new(ip, port).to_string());
                 proptest::prop_assert_eq!(InstanceAddr::parse(&text), Ok(addr));
                 proptest::prop_assert_eq!((addr.ip(), addr.port(), addr.family()), (ip, port, Family::of(ip)));
                 proptest::prop_assert!(addr.is_written(text.as_bytes()));

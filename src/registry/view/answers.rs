@@ -43,26 +43,25 @@ impl RegistryView {
     }
 
     /// Enters the state of a key at a revision from an answer, ahead of the watch.
-    pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
-        let mut affected = Affected::default();
+    pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision, affected: &mut Affected) {
         self.answered = self.answered.max(revision);
         let record = record.map(|raw| self.layout().decode(raw));
         let contradicts = record.as_ref().is_some_and(|record| self.contradicts(record, revision));
         let reached = self.reached_of(key);
         let shown = record.as_ref().map(|record| record.mod_revision);
         if !contradicts && reached >= revision && !self.is_behind_answer(key, shown, revision, reached) {
-            return affected;
+            return;
         }
         match record {
             Some(record) => {
                 if contradicts {
                     self.incarnation.set_contradicted();
                 }
-                self.put(record, contradicts, &mut affected);
+                self.put(record, contradicts, affected);
             }
             None => {
                 if self.records.get(key).is_some_and(|known| known.mod_revision < revision) {
-                    self.records.remove(key, &mut affected);
+                    self.records.remove(key, affected);
                 }
                 // Another range may have carried the view beyond the delete, which this range's watch still has to
                 // report.
@@ -71,7 +70,6 @@ impl RegistryView {
                 }
             }
         }
-        affected
     }
 
     /// True if the watch lost what an answer shows: it has told everything up to it, and no contradiction explains it.
@@ -130,7 +128,7 @@ impl RegistryView {
 
     /// True if the view knows nothing of the key that is as new as the revision.
     pub fn is_behind(&self, key: &RecordKey, revision: Revision) -> bool {
-        self.records.name_of(key).is_some() && self.revision_of(key).is_none_or(|known| known < revision)
+        self.layout().split_key(key).is_some() && self.revision_of(key).is_none_or(|known| known < revision)
     }
 
     /// Drops records that the registry no longer has, though no event told their deletion.

@@ -73,9 +73,9 @@ impl DepartureTracker {
     }
 
     /// Ends the departures of these addresses, because a record has them now.
-    pub fn registered(&mut self, name: &[u8], addrs: &[InstanceAddr]) {
+    pub fn registered(&mut self, name: &[u8], addrs: impl IntoIterator<Item = InstanceAddr>) {
         if let Some(departures) = self.by_name.get_mut(name) {
-            addrs.iter().for_each(|addr| drop(departures.remove(addr)));
+            addrs.into_iter().for_each(|addr| drop(departures.remove(&addr)));
         }
     }
 
