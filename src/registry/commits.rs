@@ -6,7 +6,7 @@
 //! the request, which [`super::writer`] sends.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
@@ -43,7 +43,7 @@ pub struct WriteReport {
 /// The operations of one service, in order.
 #[derive(Debug)]
 pub struct Submission {
-    pub by: ServiceKey,
+    pub by: Arc<ServiceKey>,
     /// Those that are still to be written.
     pub ops: Vec<RecordOp>,
     pub report: WriteReport,
@@ -53,7 +53,7 @@ pub struct Submission {
 
 impl Submission {
     pub fn new(by: &ServiceKey, ops: Vec<RecordOp>) -> Self {
-        Self { by: by.clone(), ops, report: WriteReport::default(), refused_leases: 0 }
+        Self { by: Arc::new(by.clone()), ops, report: WriteReport::default(), refused_leases: 0 }
     }
 
     /// The first error counts.

@@ -136,16 +136,14 @@ fn learn_outcomes(
     let Some(view) = view else { return BTreeMap::new() };
     let mut lacking = BTreeMap::new();
     for ((op, outcome), of) in batch.ops.iter().zip(&committed.outcomes).zip(of) {
-        if *outcome != Outcome::Written {
+        if *outcome != Outcome::Written || !view.is_overtaken(op, committed.revision) {
             continue;
         }
         if !is_delete(op) && view.lacks(op.key(), committed.revision) {
             lacking.insert(op.key().clone(), *of);
         }
-        if view.is_overtaken(op, committed.revision)
-            && let Some(report) = reports.get_mut(*of)
-        {
-            report.found.names.extend(handle.layout.split_key(op.key()).map(|(name, _)| Box::from(name)));
+        if let (Some(report), Some((name, _))) = (reports.get_mut(*of), handle.layout.split_key(op.key())) {
+            report.found.add_name(name);
         }
     }
     let is_contradicted = view.is_contradicted();

@@ -72,9 +72,9 @@ pub struct RegistryView {
     /// Our deletes in flight: their events do not count as departures.
     deleting: BTreeMap<RecordKey, Revision>,
     /// The RegisteredServices whose writes are in flight, by key: their events are echoes.
-    writing: BTreeMap<RecordKey, ServiceKey>,
+    writing: BTreeMap<RecordKey, Arc<ServiceKey>>,
     /// The effects of echoes, which the writer knows, until somebody takes them.
-    echoes: BTreeMap<ServiceKey, Affected>,
+    echoes: BTreeMap<Arc<ServiceKey>, Affected>,
     /// Revisions of our deletes that the watch has not reported yet: an older event must not bring the record back.
     tombstones: BTreeMap<RecordKey, Revision>,
 }

@@ -198,7 +198,7 @@ impl Story {
     }
 
     fn write(&mut self, key: usize, op: RecordOp) {
-        self.view.begin_write(&ServiceKey::new("shop", "echo"), &op);
+        self.view.begin_write(&ServiceKey::new("shop", "echo").into(), &op);
         let at = self.commit(&[key].into(), !matches!(op, RecordOp::Delete { .. }));
         self.answers.push_back(Pending { key, at, op: Some(op) });
     }

@@ -319,7 +319,7 @@ fn our_own_deletes_are_not_departures() {
     let mut view = view();
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
     let op = RecordOp::Delete { key: "p/echo/10.0.0.1:80".into(), if_revision: 3, lease: LeaseId(70) };
-    view.begin_write(&ServiceKey::new("shop", "echo"), &op);
+    view.begin_write(&ServiceKey::new("shop", "echo").into(), &op);
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));
     assert_eq!(evidence(&view), []);
     // A delete by another client does: a server that shares the key deregistered.
@@ -428,7 +428,7 @@ fn records_under_other_names_are_those_that_do_not_lie_right_below_the_name() {
 #[test]
 fn an_event_of_a_write_in_flight_concerns_the_others_and_a_later_change_concerns_the_writer_too() {
     let mut view = view();
-    let by = ServiceKey::new("shop", "echo");
+    let by = Arc::new(ServiceKey::new("shop", "echo"));
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3)]), at(0));
     let key = || RecordKey::from("p/echo/10.0.0.1:80");
     let update = RecordOp::Update { key: key(), value: Vec::new(), if_revision: 3, lease: LEASE };
@@ -448,6 +448,6 @@ fn an_event_of_a_write_in_flight_concerns_the_others_and_a_later_change_concerns
     assert!(!view.is_overtaken(&delete, 9));
     view.end_write(&update);
     drop(view.take_echoes());
-    assert_eq!(view.apply(&[change(10)], at(0)).owners, [by].into());
+    assert_eq!(view.apply(&[change(10)], at(0)).owners, [(*by).clone()].into());
     assert!(view.is_overtaken(&delete, 9) && view.take_echoes().is_empty());
 }

@@ -158,7 +158,7 @@ async fn write_group(handle: &RegistryHandle, leadership: &Leadership, group: &m
             let only_deletes = |submission: &Submission| submission.ops.iter().all(is_delete);
             let all_deletes = concerned.iter().all(|submission| only_deletes(submission));
             for submission in concerned.iter_mut().filter(|submission| all_deletes || !only_deletes(submission)) {
-                handle.commits.set_alone([&submission.by]);
+                handle.commits.set_alone([&*submission.by]);
                 // A full database accepts only deletes. They must not wait behind a create that cannot be written.
                 submission.ops.retain(|op| is_delete(op) && !all_deletes);
                 submission.fail(error.clone());
@@ -168,7 +168,7 @@ async fn write_group(handle: &RegistryHandle, leadership: &Leadership, group: &m
             let together = concerned.len() > 1;
             debug!(registry = handle.name, services = concerned.len(), %error, "a batch was not written");
             if together && depends_on_operations(&error) {
-                handle.commits.set_alone(concerned.iter().map(|submission| &submission.by));
+                handle.commits.set_alone(concerned.iter().map(|submission| &*submission.by));
             }
             // Nothing of it was written, and the operations went back.
             let again = together && depends_on_operations(&error) && !error.is_ambiguous();

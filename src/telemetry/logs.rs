@@ -2,6 +2,7 @@
 //!
 //! Owns the formats and the default filter. Refuses to know what is logged.
 
+use std::borrow::Cow;
 use std::fmt as text;
 
 use tracing::field::{Field, Visit};
@@ -85,7 +86,10 @@ impl Visit for Line<'_> {
 }
 
 /// A text without characters that a terminal obeys: a message may hold the words of a registry or of the API server.
-fn on_one_line(text: &str) -> String {
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
     let escaped = |character: char| match character.is_control() {
         true => character.escape_default().to_string(),
         false => character.to_string(),

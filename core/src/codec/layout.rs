@@ -238,7 +238,8 @@ pub struct Keys<'a> {
 
 impl Keys<'_> {
     pub fn of(&self, instance: &Instance) -> RecordKey {
-        format!("{}{}", self.root, self.format.framework().last_segment(self.owner, instance)).into()
+        let segment = self.format.framework().last_segment(self.owner, instance);
+        [self.root.as_str(), &segment].concat().into()
     }
 
     /// Whether a key is the one of an instance.

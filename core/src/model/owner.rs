@@ -25,7 +25,11 @@ pub struct Owner {
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.cluster_id, self.service)
+        // Each write of a record formats it.
+        for part in [&self.cluster_id, "/", &self.service.namespace, "/", &self.service.name] {
+            f.write_str(part)?;
+        }
+        Ok(())
     }
 }
 

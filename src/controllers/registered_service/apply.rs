@@ -123,7 +123,9 @@ impl Controller {
             // The session may have ended since the observation.
             let Some(handle) = handles.iter().find(|handle| handle.name == *name) else { continue };
             let span = info_span!("write records", registry = handle.name, operations = ops.len());
-            let report = handle.write(&self.writers.leadership, key, ops.clone()).instrument(span).await;
+            // A pass that writes nothing has no room for what a write needs.
+            let write = Box::pin(handle.write(&self.writers.leadership, key, ops.clone()));
+            let report = write.instrument(span).await;
             reports.push((handle, report));
         }
         let facts = &observed.facts;
@@ -134,7 +136,8 @@ impl Controller {
             }
             // A lease that etcd refuses expires with everything on it.
             let name = current.and_then(|place| place.registry_name.as_ref());
-            reports.push((handle, handle.leave_refused_leases(&self.writers.leadership, key, name).await));
+            let left = Box::pin(handle.leave_refused_leases(&self.writers.leadership, key, name)).await;
+            reports.push((handle, left));
         }
         for (handle, report) in reports {
             self.count(&report);
@@ -211,7 +214,7 @@ impl Controller {
                 break;
             }
             for op in ops {
-                match (self.writers.cluster.slice(&owner, op).await, group) {
+                match (Box::pin(self.writers.cluster.slice(&owner, op)).await, group) {
                     (Ok(()), _) => {
                         applied.slices += 1;
                         continue;

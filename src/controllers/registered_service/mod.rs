@@ -47,7 +47,7 @@ use twinspan_core::plan::service::{self, Term};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use controller::Controller;
 
-use self::pass::{Pass, PassOutcome};
+use self::pass::{Pass, PassOutcome, Planned};
 use super::queue::{Action, Finished};
 use crate::telemetry::metrics::Outcome;
 
@@ -66,30 +66,30 @@ impl Controller {
 
     async fn pass(&self, key: &ServiceKey, triggered: Timestamp) -> (PassOutcome, Action) {
         let started = Instant::now();
-        let term = self.writers.leadership.term().map(Term);
-        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key, term) else {
+        let Some(mut planned) = self.planned(key, triggered) else {
             // Once the views are complete, every RegisteredService is enqueued.
             return (PassOutcome::Waiting, Action::Await);
         };
+        let Planned { observed, validation, plan } = &mut *planned;
+        let applied = self.apply(observed, validation, plan).await;
+        let written = self.written(observed);
+        plan.leave_out(&applied.refused);
+        let took = started.elapsed();
+        self.report(&Pass { observed, validation, plan, applied: &applied, written: &written, triggered, took })
+    }
+
+    /// Everything before the first write. It is large, and lies outside the future of the pass, which is moved several
+    /// times before it begins.
+    fn planned(&self, key: &ServiceKey, triggered: Timestamp) -> Option<Box<Planned>> {
+        let term = self.writers.leadership.term().map(Term);
+        let observed = observe::observe(&self.views, &self.checkpoints, key, term)?;
         let validation = validate::validate(&observed);
         let siblings = siblings::siblings(&self.views, &self.checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let now = self.views.env.now();
         let (facts, former) = (&observed.facts, &validation.former);
-        let mut plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
-        let applied = self.apply(&observed, &validation, &plan).await;
-        let written = self.written(&observed);
-        plan.leave_out(&applied.refused);
-        let took = started.elapsed();
-        self.report(&Pass {
-            observed: &observed,
-            validation: &validation,
-            plan: &plan,
-            applied: &applied,
-            written: &written,
-            triggered,
-            took,
-        })
+        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
+        Some(Box::new(Planned { observed, validation, plan }))
     }
 }
 

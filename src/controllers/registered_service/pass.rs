@@ -12,6 +12,14 @@ use super::apply::Applied;
 use super::observe::Observed;
 use super::validate::Validation;
 
+/// A pass before its writes.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub observed: Observed,
+    pub validation: Validation,
+    pub plan: Plan,
+}
+
 /// Everything about one pass, once its writes are done.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {

@@ -17,7 +17,7 @@ use crate::registry::scope::Scope;
 
 impl RegistryView {
     /// A RegisteredService is about to send an operation.
-    pub fn begin_write(&mut self, by: &ServiceKey, op: &RecordOp) {
+    pub fn begin_write(&mut self, by: &Arc<ServiceKey>, op: &RecordOp) {
         self.writing.insert(op.key().clone(), by.clone());
         if let RecordOp::Delete { key, if_revision, .. } = op {
             self.deleting.insert(key.clone(), *if_revision);
@@ -31,7 +31,7 @@ impl RegistryView {
     }
 
     /// The effects of events that came while a RegisteredService wrote their keys: they concern the others.
-    pub fn take_echoes(&mut self) -> BTreeMap<ServiceKey, Affected> {
+    pub fn take_echoes(&mut self) -> BTreeMap<Arc<ServiceKey>, Affected> {
         std::mem::take(&mut self.echoes)
     }
 
