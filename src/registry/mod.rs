@@ -232,6 +232,14 @@ impl Change {
         }
     }
 
+    /// The record that a put leaves.
+    pub fn record(&self) -> Option<&RawRecord> {
+        match self {
+            Self::Put(record) => Some(record),
+            Self::Delete { .. } => None,
+        }
+    }
+
     pub fn revision(&self) -> Revision {
         match self {
             Self::Put(record) => record.mod_revision,

@@ -20,6 +20,7 @@ use twinspan_core::model::{Record, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, ViewState};
 
+use self::answers::InFlight;
 use super::incarnation::{FenceValues, IncarnationTracker, LastKnown};
 use super::reached::Reached;
 use super::records::{Affected, RecordStore};
@@ -71,8 +72,8 @@ pub struct RegistryView {
     pub(super) departures: DepartureTracker,
     /// Our deletes in flight: their events do not count as departures.
     deleting: BTreeMap<RecordKey, Revision>,
-    /// The RegisteredServices whose writes are in flight, by key: their events are echoes.
-    writing: BTreeMap<RecordKey, Arc<ServiceKey>>,
+    /// The writes in flight, by key: their events are echoes.
+    writing: BTreeMap<RecordKey, InFlight>,
     /// The effects of echoes, which the writer knows, until somebody takes them.
     echoes: BTreeMap<Arc<ServiceKey>, Affected>,
     /// Revisions of our deletes that the watch has not reported yet: an older event must not bring the record back.
@@ -210,6 +211,8 @@ impl RegistryView {
             outdated.insert(range.clone());
             self.begin_anew_at(listing.revision, outdated);
         }
+        // The list may be one of another state, with another record at the same revision.
+        self.writing.values_mut().for_each(|write| write.echo = None);
         let another = self.incarnation.renew(range);
         let newer = |revision: Revision| !another && revision > listing.revision;
 
@@ -351,8 +354,11 @@ impl RegistryView {
                         }
                     }
                 }
-                match self.writing.get(change.key()).filter(|_| !own.is_empty()) {
-                    Some(writer) => self.echoes.entry(writer.clone()).or_default().add(own),
+                match self.writing.get_mut(change.key()).filter(|_| !own.is_empty()) {
+                    Some(write) => {
+                        write.echo = change.record().cloned();
+                        self.echoes.entry(write.by.clone()).or_default().add(own);
+                    }
                     None => affected.add(own),
                 }
             }

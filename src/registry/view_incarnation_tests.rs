@@ -245,3 +245,34 @@ fn an_epoch_that_is_known_to_be_lost_is_no_evidence_that_the_registry_came_back(
     standby.reset_to(&Range::Everything, &listing(9, &[]), at(0));
     assert_eq!(standby.incarnation(), Incarnation::AsItWas);
 }
+
+const WRITTEN: &str = "p/echo/10.0.0.1:80";
+
+/// The view of an empty registry, after an event of a write in flight.
+fn echoed() -> RegistryView {
+    let mut view = view();
+    reset(&mut view, &listing(5, &[]), at(0));
+    let create = RecordOp::Create { key: WRITTEN.into(), value: own(WRITTEN, 6).value };
+    view.begin_write(&Arc::new(ServiceKey::new("shop", "echo")), &create);
+    view.apply(&[Change::Put(own(WRITTEN, 6))], at(0));
+    view
+}
+
+#[test]
+fn an_answer_contradicts_the_event_of_the_write_if_it_has_another_value_or_lease() {
+    let other_lease = RawRecord { lease: LeaseId(71), ..own(WRITTEN, 6) };
+    for (answer, contradicts) in [(own(WRITTEN, 6), false), (foreign(WRITTEN, 6), true), (other_lease, true)] {
+        let (mut view, mut affected) = (echoed(), Affected::default());
+        view.learnt(&WRITTEN.into(), Some(&answer), 6, &mut affected);
+        assert_eq!((view.is_contradicted(), affected.is_empty()), (contradicts, !contradicts), "{answer:?}");
+    }
+}
+
+#[test]
+fn an_answer_contradicts_a_list_that_came_after_the_event_of_the_write() {
+    let mut view = echoed();
+    reset(&mut view, &listing(6, &[foreign(WRITTEN, 6)]), at(0));
+    assert_eq!(view.incarnation(), Incarnation::RolledBack);
+    view.learnt(&WRITTEN.into(), Some(&own(WRITTEN, 6)), 6, &mut Affected::default());
+    assert!(view.is_contradicted(), "the list has another record at the same revision");
+}

@@ -10,11 +10,13 @@ use twinspan::api::{RegisteredService, Stored};
 use twinspan::cluster::interest::AddressInterest;
 use twinspan::cluster::kinds::Watched;
 use twinspan::cluster::view::ClusterView;
+use twinspan::registry::records::Affected;
 use twinspan::registry::view::{Listing, RegistryView};
 use twinspan::registry::{Change, ListResponse};
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Format, Layout, Range};
-use twinspan_core::model::{LeaseId, ObjectKey, RawRecord};
+use twinspan_core::model::{LeaseId, ObjectKey, RawRecord, ServiceKey};
+use twinspan_core::plan::RecordOp;
 
 use crate::{MANY, blocks, bytes_each};
 
@@ -30,6 +32,7 @@ pub fn all() -> Vec<(&'static str, f64)> {
         ("an address at which a RegisteredService looks", bytes_each(|| interest(MANY))),
         ("a RegisteredService", bytes_each(|| registered_services(MANY))),
         ("allocations: a new record enters the view", record_enters()),
+        ("allocations: the answer to a write whose event came first", answer_after_its_event()),
     ]
 }
 
@@ -64,6 +67,15 @@ fn record_enters() -> f64 {
     let mut view = view(100, |n| value(n, "null"));
     let changes = [Change::Put(record(500, &value(500, "null")))];
     blocks(|| view.apply(&changes, Timestamp::UNIX_EPOCH))
+}
+
+fn answer_after_its_event() -> f64 {
+    let mut view = view(100, |n| value(n, "null"));
+    let written = record(500, &value(500, OWNED));
+    let create = RecordOp::Create { key: written.key.clone(), value: written.value.clone() };
+    view.begin_write(&ServiceKey::new("bench", "echo").into(), &create);
+    view.apply(&[Change::Put(written.clone())], Timestamp::UNIX_EPOCH);
+    blocks(|| view.learnt(&written.key, Some(&written), written.mod_revision, &mut Affected::default()))
 }
 
 /// The interest in so many addresses, ten to a RegisteredService.

@@ -15,10 +15,18 @@ use super::RegistryView;
 use crate::registry::records::Affected;
 use crate::registry::scope::Scope;
 
+/// A write in flight.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) by: Arc<ServiceKey>,
+    /// The record that an event has shown meanwhile: its answer tells nothing new.
+    pub(super) echo: Option<RawRecord>,
+}
+
 impl RegistryView {
     /// A RegisteredService is about to send an operation.
     pub fn begin_write(&mut self, by: &Arc<ServiceKey>, op: &RecordOp) {
-        self.writing.insert(op.key().clone(), by.clone());
+        self.writing.insert(op.key().clone(), InFlight { by: by.clone(), echo: None });
         if let RecordOp::Delete { key, if_revision, .. } = op {
             self.deleting.insert(key.clone(), *if_revision);
         }
@@ -45,6 +53,9 @@ impl RegistryView {
     /// Enters the state of a key at a revision from an answer, ahead of the watch.
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision, affected: &mut Affected) {
         self.answered = self.answered.max(revision);
+        if record.is_some_and(|record| self.has_echoed(record)) {
+            return;
+        }
         let record = record.map(|raw| self.layout().decode(raw));
         let contradicts = record.as_ref().is_some_and(|record| self.contradicts(record, revision));
         let reached = self.reached_of(key);
@@ -70,6 +81,12 @@ impl RegistryView {
                 }
             }
         }
+    }
+
+    /// True if an event has shown the record of a write in flight already, and the view has it still.
+    fn has_echoed(&self, record: &RawRecord) -> bool {
+        let is_known = || self.records.get(&record.key).is_some_and(|known| known.mod_revision == record.mod_revision);
+        self.writing.get(&record.key).is_some_and(|write| write.echo.as_ref() == Some(record)) && is_known()
     }
 
     /// True if the watch lost what an answer shows: it has told everything up to it, and no contradiction explains it.
