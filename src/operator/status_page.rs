@@ -59,7 +59,8 @@ impl StatusPage {
 
     /// Tells readers once everything was looked at. Until then a service that is not on the page may be in the cluster.
     pub(super) async fn first_look(views: Views, board: Board) {
-        while !has_looked(&views, &board) {
+        let mut missing = None;
+        while !has_looked(&views, &board, &mut missing) {
             tokio::time::sleep(LOOKS).await;
         }
         board.complete();
@@ -67,13 +68,19 @@ impl StatusPage {
 }
 
 /// Whether the lists are complete and every RegisteredService has had its first pass. Those of another release have
-/// none, and neither have those whose names cannot be read.
-fn has_looked(views: &Views, board: &Board) -> bool {
+/// none, and neither have those whose names cannot be read. `missing` is the service that the last look missed: while
+/// it is missing, a look asks for no other.
+fn has_looked(views: &Views, board: &Board, missing: &mut Option<ServiceKey>) -> bool {
     let view = views.cluster();
-    let has_pass =
-        |key: &ServiceKey, object| view.stays(key) && !view.is_held_elsewhere(object) && !view.is_nameless(key);
-    let looked_at = view.registered_services.iter().filter(|(key, object)| has_pass(key, object));
-    view.is_complete_somewhere() && board.has_all(looked_at.map(|(key, _)| key))
+    let has_pass = |key: &ServiceKey| {
+        let object = view.registered_services.get(key);
+        object.is_some_and(|object| view.stays(key) && !view.is_held_elsewhere(object) && !view.is_nameless(key))
+    };
+    if !view.is_complete_somewhere() || missing.as_ref().is_some_and(|key| has_pass(key) && !board.has(key)) {
+        return false;
+    }
+    *missing = view.registered_services.keys().find(|key| has_pass(key) && !board.has(key)).cloned();
+    missing.is_none()
 }
 
 #[cfg(test)]
@@ -90,18 +97,19 @@ mod tests {
 
     #[test]
     fn the_page_knows_everything_after_the_first_pass_of_each() {
-        let (views, board) = (Views::new(Env::real()), Board::on());
-        assert!(!has_looked(&views, &board), "no list is complete");
+        let (views, board, mut missing) = (Views::new(Env::real()), Board::on(), None);
+        assert!(!has_looked(&views, &board, &mut missing), "no list is complete");
         for kind in Kind::ALL {
-            assert!(!has_looked(&views, &board), "the list of {kind:?} is not complete");
+            assert!(!has_looked(&views, &board, &mut missing), "the list of {kind:?} is not complete");
             views.cluster().set_synced(kind);
         }
-        assert!(has_looked(&views, &board), "there is nothing");
-        let key = ServiceKey::new("shop", "echo");
-        let object =
-            json!({"metadata": {"name": "echo", "namespace": "shop"}, "spec": {"registryRef": {"name": "main"}}});
-        views.cluster().registered_services.insert(key.clone(), Arc::new(serde_json::from_value(object).unwrap()));
-        assert!(!has_looked(&views, &board));
+        assert!(has_looked(&views, &board, &mut missing), "there is nothing");
+        let [first, second, third] = ["a", "b", "c"].map(|name| ServiceKey::new("shop", name));
+        for key in [&first, &second, &third] {
+            let object =
+                json!({"metadata": {"name": key.name, "namespace": "shop"}, "spec": {"registryRef": {"name": "main"}}});
+            views.cluster().registered_services.insert(key.clone(), Arc::new(serde_json::from_value(object).unwrap()));
+        }
         let line = Service {
             registry: "main".to_owned(),
             registry_name: "echo".to_owned(),
@@ -122,8 +130,15 @@ mod tests {
             held: 0,
             digest: 0,
         };
-        board.put(&key, line, None, None, Timestamp::UNIX_EPOCH);
-        assert!(has_looked(&views, &board));
+        let pass_over = |key: &ServiceKey| board.put(key, line.clone(), None, None, Timestamp::UNIX_EPOCH);
+        assert!(!has_looked(&views, &board, &mut missing));
+        pass_over(&first);
+        assert!(!has_looked(&views, &board, &mut missing) && missing.as_ref() == Some(&second));
+        pass_over(&third);
+        assert!(!has_looked(&views, &board, &mut missing) && missing.as_ref() == Some(&second));
+        // A RegisteredService that was deleted meanwhile is not waited for.
+        views.cluster().registered_services.remove(&second);
+        assert!(has_looked(&views, &board, &mut missing) && missing.is_none());
     }
 
     #[tokio::test]

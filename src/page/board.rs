@@ -186,12 +186,9 @@ impl Board {
         });
     }
 
-    /// Whether each of these services has a line.
-    pub fn has_all<'a>(&self, mut keys: impl Iterator<Item = &'a ServiceKey>) -> bool {
-        self.0.as_ref().is_some_and(|shared| {
-            let state = shared.lock();
-            keys.all(|key| state.services.contains_key(key))
-        })
+    /// Whether a service has a line.
+    pub fn has(&self, key: &ServiceKey) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.lock().services.contains_key(key))
     }
 
     /// Everything.

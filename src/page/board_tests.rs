@@ -160,11 +160,11 @@ fn a_reader_learns_that_everything_was_looked_at_once_it_has_everything() {
     let board = Board::on();
     let keys: Vec<_> = (0..20).map(key).collect();
     let complete = |version, most| board.since(version, most).unwrap().complete;
-    assert!(!board.snapshot().complete && !board.has_all(keys.iter()) && board.has_all([].iter()));
+    assert!(!board.snapshot().complete && !board.has(&keys[19]));
     for key in &keys {
         board.put(key, service("main", 1, 0), None, None, at(0));
     }
-    assert!(board.has_all(keys.iter()) && !complete(0, 100), "nobody said so yet");
+    assert!(keys.iter().all(|key| board.has(key)) && !complete(0, 100), "nobody said so yet");
     let version = board.snapshot().version;
     board.complete();
     assert!(board.snapshot().complete && complete(version, 100) && complete(0, 100));
