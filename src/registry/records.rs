@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{Kind, LeaseId, Record, RecordKey, Records, RegistryName, ServiceKey};
+use twinspan_core::model::{Kind, LeaseId, Owner, Record, RecordKey, Records, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 
 use super::foreign_names::ForeignNames;
@@ -65,6 +65,14 @@ impl Counts {
     }
 }
 
+/// The own and healed records of one RegisteredService.
+#[derive(Debug)]
+struct Owned {
+    /// Their owner, which all of them share.
+    owner: Arc<Owner>,
+    keys: BTreeSet<RecordKey>,
+}
+
 /// Every record that is followed.
 #[derive(Debug)]
 pub struct RecordStore {
@@ -72,7 +80,7 @@ pub struct RecordStore {
     cluster_id: String,
     /// By name; a snapshot shares the records of its name until one of them changes.
     names: BTreeMap<Box<[u8]>, Arc<Records>>,
-    own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
+    own: BTreeMap<ServiceKey, Owned>,
     /// The own and healed records of this cluster on each lease.
     leases: BTreeMap<LeaseId, BTreeSet<RecordKey>>,
     counts: Counts,
@@ -112,7 +120,7 @@ impl RecordStore {
 
     /// The names that have own or healed records of this cluster.
     pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
-        let keys = self.own.values().flatten();
+        let keys = self.own.values().flat_map(|owned| &owned.keys);
         keys.filter_map(|key| registry_name(self.layout.split_key(key)?.0)).collect()
     }
 
@@ -140,12 +148,12 @@ impl RecordStore {
 
     /// Every own record of a RegisteredService, under any name.
     pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
-        self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
+        self.own.get(service).into_iter().flat_map(|owned| &owned.keys).filter_map(|key| self.get(key))
     }
 
     /// Whether a key is one of a RegisteredService's own records.
     pub fn is_owned_by(&self, service: &ServiceKey, key: &RecordKey) -> bool {
-        self.own.get(service).is_some_and(|keys| keys.contains(key))
+        self.own.get(service).is_some_and(|owned| owned.keys.contains(key))
     }
 
     /// Every own record of a RegisteredService under other names than this one, without a look at those under it.
@@ -158,7 +166,8 @@ impl RecordStore {
         // The slash with which the root ends comes right before the digit 0.
         let root = self.layout.service_root(name);
         let (from, to) = (RecordKey::from(root.as_str()), RecordKey::from(format!("{}0", root.trim_end_matches('/'))));
-        let outside = own.flat_map(move |keys| keys.range(..from.clone()).chain(keys.range(to.clone()..)));
+        let outside =
+            own.flat_map(move |Owned { keys, .. }| keys.range(..from.clone()).chain(keys.range(to.clone()..)));
         outside.filter_map(|key| self.get(key))
     }
 
@@ -182,7 +191,10 @@ impl RecordStore {
     }
 
     /// Enters a record in place of the one with its key.
-    pub fn insert(&mut self, record: Record, affected: &mut Affected) {
+    pub fn insert(&mut self, mut record: Record, affected: &mut Affected) {
+        if let Some(owned) = record.ours(&self.cluster_id).and_then(|owner| self.own.get(&owner.service)) {
+            record.share_owner(&owned.owner);
+        }
         let (key, record) = (record.key.clone(), Arc::new(record));
         let Some((name, _)) = self.layout.split_key(&key) else { return };
         let before = match self.names.get_mut(name) {
@@ -197,11 +209,14 @@ impl RecordStore {
         if let Some(before) = before {
             self.leave(&before, affected);
         }
-        if let Some(owner) = record.ours(&self.cluster_id) {
+        if let Some(owner) = record.marked_owner().filter(|owner| owner.cluster_id == self.cluster_id) {
             affected.add_owner(&owner.service);
             match self.own.get_mut(&owner.service) {
-                Some(keys) => drop(keys.insert(key.clone())),
-                None => drop(self.own.insert(owner.service.clone(), BTreeSet::from([key.clone()]))),
+                Some(owned) => drop(owned.keys.insert(key.clone())),
+                None => {
+                    let owned = Owned { owner: owner.clone(), keys: BTreeSet::from([key.clone()]) };
+                    self.own.insert(owner.service.clone(), owned);
+                }
             }
             self.leases.entry(record.lease).or_default().insert(key.clone());
         }
@@ -228,9 +243,9 @@ impl RecordStore {
     fn leave(&mut self, record: &Record, affected: &mut Affected) {
         if let Some(owner) = record.ours(&self.cluster_id) {
             affected.add_owner(&owner.service);
-            if let Some(keys) = self.own.get_mut(&owner.service) {
-                keys.remove(&record.key);
-                if keys.is_empty() {
+            if let Some(owned) = self.own.get_mut(&owner.service) {
+                owned.keys.remove(&record.key);
+                if owned.keys.is_empty() {
                     self.own.remove(&owner.service);
                 }
             }

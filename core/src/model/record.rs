@@ -251,6 +251,23 @@ impl Record {
         }
     }
 
+    /// The owner that the mark names, of any cluster.
+    pub fn marked_owner(&self) -> Option<&Arc<Owner>> {
+        match &self.content {
+            Content::Registered { mark: Mark::Owned(owner) | Mark::Healed(owner), .. } => Some(owner),
+            Content::Registered { .. } | Content::Undecodable { .. } => None,
+        }
+    }
+
+    /// Shares the owner with other records of the same one.
+    pub fn share_owner(&mut self, shared: &Arc<Owner>) {
+        if let Content::Registered { mark: Mark::Owned(owner) | Mark::Healed(owner), .. } = &mut self.content
+            && owner == shared
+        {
+            *owner = shared.clone();
+        }
+    }
+
     /// The ID of the cluster that exported the record, as its mark says.
     pub fn exporter(&self) -> Option<&str> {
         match &self.content {
