@@ -1,7 +1,7 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
-//! - [`answers`]: what answers to single requests tell, ahead of the watch or in its place. [`snapshots`]: what a pass
-//!   reads.
+//! - [`answers`]: what answers to single requests tell, ahead of the watch or in its place. [`in_flight`]: a write whose
+//!   answer is awaited. [`snapshots`]: what a pass reads.
 //!
 //! Owns the order of changes: a list, a watch event or an answer is older or newer than the known state, and only newer
 //! ones count (`docs/decisions/0003`). [`super::records`] indexes the records,
@@ -9,6 +9,7 @@
 //! etcd. Refuses to do I/O.
 
 mod answers;
+mod in_flight;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use twinspan_core::model::{Record, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, ViewState};
 
-use self::answers::InFlight;
+use self::in_flight::InFlight;
 use super::incarnation::{FenceValues, IncarnationTracker, LastKnown};
 use super::reached::Reached;
 use super::records::{Affected, RecordStore};

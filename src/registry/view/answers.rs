@@ -12,16 +12,9 @@ use twinspan_core::model::{LeaseId, RawRecord, Record, RecordKey, Revision, Serv
 use twinspan_core::plan::RecordOp;
 
 use super::RegistryView;
+use super::in_flight::InFlight;
 use crate::registry::records::Affected;
 use crate::registry::scope::Scope;
-
-/// A write in flight.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub(super) by: Arc<ServiceKey>,
-    /// The record that an event has shown meanwhile: its answer tells nothing new.
-    pub(super) echo: Option<RawRecord>,
-}
 
 impl RegistryView {
     /// A RegisteredService is about to send an operation.
