@@ -1,7 +1,7 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
-//! - [`answers`]: what answers to single requests tell, ahead of the watch or in its place. [`in_flight`]: a write whose
-//!   answer is awaited. [`snapshots`]: what a pass reads.
+//! - [`answers`]: what answers to single requests tell, ahead of the watch or in its place.
+//! - [`in_flight`]: a write whose answer is awaited. [`snapshots`]: what a pass reads.
 //!
 //! Owns the order of changes: a list, a watch event or an answer is older or newer than the known state, and only newer
 //! ones count (`docs/decisions/0003`). [`super::records`] indexes the records,
