@@ -104,12 +104,13 @@ mod tests {
             views.cluster().set_synced(kind);
         }
         assert!(has_looked(&views, &board, &mut missing), "there is nothing");
-        let [first, second, third] = ["a", "b", "c"].map(|name| ServiceKey::new("shop", name));
-        for key in [&first, &second, &third] {
+        let [new, first, second, third] = ["0", "a", "b", "c"].map(|name| ServiceKey::new("shop", name));
+        let create = |key: &ServiceKey| {
             let object =
                 json!({"metadata": {"name": key.name, "namespace": "shop"}, "spec": {"registryRef": {"name": "main"}}});
             views.cluster().registered_services.insert(key.clone(), Arc::new(serde_json::from_value(object).unwrap()));
-        }
+        };
+        [&first, &second, &third].into_iter().for_each(create);
         let line = Service {
             registry: "main".to_owned(),
             registry_name: "echo".to_owned(),
@@ -136,8 +137,12 @@ mod tests {
         assert!(!has_looked(&views, &board, &mut missing) && missing.as_ref() == Some(&second));
         pass_over(&third);
         assert!(!has_looked(&views, &board, &mut missing) && missing.as_ref() == Some(&second));
+        create(&new);
+        assert!(!has_looked(&views, &board, &mut missing) && missing.as_ref() == Some(&second), "it asks for no other");
         // A RegisteredService that was deleted meanwhile is not waited for.
         views.cluster().registered_services.remove(&second);
+        assert!(!has_looked(&views, &board, &mut missing) && missing.as_ref() == Some(&new));
+        pass_over(&new);
         assert!(has_looked(&views, &board, &mut missing) && missing.is_none());
     }
 

@@ -209,7 +209,7 @@ impl RecordStore {
         if let Some(before) = before {
             self.leave(&before, affected);
         }
-        if let Some(owner) = record.marked_owner().filter(|owner| owner.cluster_id == self.cluster_id) {
+        if let Some(owner) = record.ours(&self.cluster_id) {
             affected.add_owner(&owner.service);
             match self.own.get_mut(&owner.service) {
                 Some(owned) => drop(owned.keys.insert(key.clone())),

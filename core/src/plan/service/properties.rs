@@ -64,7 +64,7 @@ proptest! {
             if let RecordOp::Create { key, value } | RecordOp::Update { key, value, .. } = op {
                 let raw = RawRecord { key: key.clone(), value: value.clone(), mod_revision: 1, lease: LEASE };
                 let written = scene.layout.decode(&raw);
-                prop_assert_eq!(written.ours(US), Some(&owner(US, "echo")), "we write only what is ours");
+                prop_assert_eq!(written.ours(US).map(AsRef::as_ref), Some(&owner(US, "echo")), "we write only what is ours");
             }
         }
         prop_assert_eq!(scene.passes(&all), plans, "the same facts give the same plan");

@@ -291,7 +291,7 @@ impl Scene {
             let found = self.layout.split_key(&raw.key).map(|(found, _)| found.to_vec());
             if found.as_deref() == Some(name().as_str().as_bytes()) {
                 here.insert(raw.key.clone(), record);
-            } else if found.is_some() && record.ours(US) == Some(&owner(US, of)) {
+            } else if found.is_some() && record.ours(US).is_some_and(|ours| **ours == owner(US, of)) {
                 elsewhere.insert(raw.key.clone(), record);
             }
         }
